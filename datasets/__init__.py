@@ -1,0 +1,1 @@
+"""Fixed datasets: the file format, loading, collection, exchange with other formats."""

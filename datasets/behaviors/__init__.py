@@ -1,0 +1,1 @@
+"""Scripted behaviour policies, one module a task family."""

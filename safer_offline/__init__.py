@@ -1,0 +1,1 @@
+"""Offline safe reinforcement learning that stays safe under observation attacks."""

@@ -1,0 +1,1 @@
+"""Observation attacks, one class each."""
