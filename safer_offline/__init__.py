@@ -1,1 +1,52 @@
-"""Offline safe reinforcement learning that stays safe under observation attacks."""
+"""Offline safe reinforcement learning that stays safe under observation attacks.
+
+    from safer_offline import SAFERConfig, evaluate, load_policy, train
+    from safer_offline.datasets import collect, load_dataset
+
+Names are imported when they are first used: training never loads the simulator, and `--help` never
+loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safer_offline.estep import solve_estep, solve_estep_cvxpy
+    from safer_offline.evaluation import EvaluationReport, evaluate
+    from safer_offline.learners import SAFER, SAFERConfig
+    from safer_offline.trained import TrainedPolicy, load_policy
+    from safer_offline.training import Run, train
+
+__all__ = [
+    "SAFER",
+    "EvaluationReport",
+    "Run",
+    "SAFERConfig",
+    "TrainedPolicy",
+    "evaluate",
+    "load_policy",
+    "solve_estep",
+    "solve_estep_cvxpy",
+    "train",
+]
+
+_HOMES = {
+    "SAFER": "learners",
+    "SAFERConfig": "learners",
+    "EvaluationReport": "evaluation",
+    "evaluate": "evaluation",
+    "TrainedPolicy": "trained",
+    "load_policy": "trained",
+    "Run": "training",
+    "train": "training",
+    "solve_estep": "estep",
+    "solve_estep_cvxpy": "estep",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import itertools
+import json
 import multiprocessing
 import os
 import random
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -88,6 +91,7 @@ class SafetyEnvironment:
         assert environment.spec is not None
         assert environment.spec.max_episode_steps is not None
         self.max_episode_steps: int = environment.spec.max_episode_steps
+        self.spec: dict[str, Any] = json.loads(environment.spec.to_json())
         self._environment: Any = environment.unwrapped
         self.observation_space: gymnasium.spaces.Box = self._environment.observation_space
         self.action_space: gymnasium.spaces.Box = self._environment.action_space
@@ -164,7 +168,7 @@ class VectorEnvironment:
             self._groups.append(_LocalGroup(self.env_id, num_envs))
         else:
             edges = np.linspace(0, num_envs, workers + 1).astype(int)
-            self._rows = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            self._rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
             self._groups.extend(_RemoteGroup(self.env_id, r.stop - r.start) for r in self._rows)
         description = self._groups[0].describe()
         self.observation_space: gymnasium.spaces.Box = description[0]
@@ -357,8 +361,6 @@ def _require_simulator() -> None:
 @contextlib.contextmanager
 def _quiet_stdout() -> Iterator[None]:
     """Send the C-level standard output to nowhere: pybullet prints its build time on import."""
-    import sys
-
     sys.stdout.flush()
     saved = os.dup(1)
     try:

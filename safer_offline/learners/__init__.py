@@ -1,1 +1,6 @@
-"""Learning algorithms, one module each."""
+"""Learning algorithms, one module each, behind one small protocol."""
+
+from safer_offline.learners.base import Learner
+from safer_offline.learners.safer import SAFER, SAFERConfig
+
+__all__ = ["SAFER", "Learner", "SAFERConfig"]

@@ -1,0 +1,148 @@
+"""`safer-offline data`: look at dataset files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from safer_offline.datasets.summary import DatasetSummary
+
+app = typer.Typer(
+    help="Look at dataset files: what is in them, and whether they are sound.",
+    no_args_is_help=True,
+)
+
+File = Annotated[
+    Path, typer.Argument(help="A dataset file, such as car_circle.h5.", show_default=False)
+]
+
+
+@app.command()
+def info(
+    file: File,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw return against cost, one dot an episode, into this picture (PNG, PDF, SVG)."
+        ),
+    ] = None,
+    cost_limit: Annotated[
+        float | None,
+        typer.Option(help="Report on this limit, too (default: the one in the file)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what is in a dataset: how much, how good, how safe, and who acted."""
+    # Here, so that `--help` need not wait for torch.
+    from rich.console import Console
+
+    from safer_offline.datasets.plots import plot_episodes
+    from safer_offline.datasets.storage import load_dataset
+    from safer_offline.datasets.summary import summarize
+
+    dataset = load_dataset(file)
+    summary = summarize(dataset, cost_limit=cost_limit)
+    if plot is not None:
+        plot_episodes(dataset, plot, cost_limit=cost_limit)
+    if as_json:
+        typer.echo(json.dumps({"path": str(file), **summary.to_json()}, indent=2))
+        return
+    typer.echo(f"{file}: {summary.env_id or 'environment not named'}")
+    console = Console(markup=False)  # names come from the file
+    for table in (_sizes(summary), _spreads(summary), _safety(summary)):
+        console.print(table)
+    if summary.behaviors:
+        console.print(_behaviors(summary))
+    if plot is not None:
+        typer.echo(f"Wrote {plot}")
+
+
+@app.command()
+def validate(
+    file: File,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Find everything that is wrong with a dataset file; exit code 1 if it cannot be used."""
+    from safer_offline.datasets.storage import find_file_problems
+
+    problems = find_file_problems(file)
+    errors = sum(problem.severity == "error" for problem in problems)
+    if as_json:
+        found = [dataclasses.asdict(problem) for problem in problems]
+        typer.echo(
+            json.dumps({"path": str(file), "valid": not errors, "problems": found}, indent=2)
+        )
+    else:
+        for problem in problems:
+            typer.echo(f"{problem.severity}: {problem.to_error(path=file)}")
+        verdict = "cannot be used" if errors else "is sound"
+        typer.echo(f"{file} {verdict}: {errors} errors, {len(problems) - errors} warnings")
+    raise typer.Exit(1 if errors else 0)
+
+
+def _table(*columns: str) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    return table
+
+
+def _sizes(summary: DatasetSummary) -> Table:
+    table = _table("", "")
+    table.show_header = False
+    table.columns[1].justify = "left"
+    steps = summary.lengths
+    table.add_row("transitions", f"{summary.num_transitions:,}")
+    table.add_row("episodes", f"{summary.num_episodes:,}, {summary.terminated_episodes:,} ended")
+    table.add_row("steps", f"{steps.minimum:g} to {steps.maximum:g}, {steps.mean:.1f} on average")
+    table.add_row("observation", f"{summary.observation_size} numbers")
+    table.add_row("action", f"{summary.action_size} numbers")
+    table.add_row("collected", summary.created_at or "unknown when")
+    table.add_row("content hash", summary.content_sha256 or "none")
+    return table
+
+
+def _spreads(summary: DatasetSummary) -> Table:
+    table = _table(
+        "\nper episode", "\nmean", "\nstd", "\nmin", "\n25 %", "\n50 %", "\n75 %", "\nmax"
+    )
+    for name, spread in (("return", summary.returns), ("cost", summary.costs)):
+        table.add_row(name, *(f"{value:.1f}" for value in dataclasses.astuple(spread)))
+    return table
+
+
+def _safety(summary: DatasetSummary) -> Table:
+    table = _table("\nsafe at cost limit", "\nepisodes", "\nshare", "\nbest return")
+    for safe in summary.safe:
+        limit = f"{safe.cost_limit:g}" + (
+            " (limit)" if safe.cost_limit == summary.cost_limit else ""
+        )
+        best = "-" if safe.best_return is None else f"{safe.best_return:.1f}"
+        table.add_row(limit, f"{safe.episodes:,}", f"{safe.share:.1%}", best)
+    return table
+
+
+def _behaviors(summary: DatasetSummary) -> Table:
+    table = _table(
+        "\nbehavior", "\nepisodes", "\nmean return", "\nmean cost", "\ncost from", "\nto"
+    )
+    for behavior in summary.behaviors:
+        table.add_row(
+            behavior.name,
+            f"{behavior.episodes:,}",
+            f"{behavior.mean_return:.1f}",
+            f"{behavior.mean_cost:.1f}",
+            f"{behavior.minimum_cost:g}",
+            f"{behavior.maximum_cost:g}",
+        )
+    return table

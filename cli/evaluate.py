@@ -1,0 +1,70 @@
+"""`safer-offline evaluate`: how safe a policy stays under attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
+
+
+def evaluate_command(
+    run: Annotated[
+        Path, typer.Argument(help="Run directory, or a policy.safetensors.", show_default=False)
+    ],
+    env: Annotated[
+        str | None,
+        typer.Option(help="Task, such as SafetyCarCircle-v0 or car-circle.  [default: as trained]"),
+    ] = None,
+    attacks: Annotated[
+        str, typer.Option(help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr.")
+    ] = "all",
+    epsilon: Epsilon = "0.05",
+    epsilon_units: EpsilonUnits = EpsilonUnits.raw,
+    episodes: Annotated[int, typer.Option(help="Episodes under each attack.")] = 50,
+    seed: Annotated[int, typer.Option(help="Determines episodes and attacks.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Simulation processes.  [default: the cores]")
+    ] = None,
+    cost_limit: Annotated[
+        float | None, typer.Option(help="Largest allowed episode cost.  [default: as trained]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results.  [default: the run directory]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole report as JSON instead of the table.")
+    ] = False,
+) -> None:
+    """Attack a trained policy in the simulator and report return, cost and violations."""
+    # Here, so that `--help` need not wait for torch.
+    from rich.console import Console
+
+    from safer_offline.errors import UsageError
+    from safer_offline.evaluation import evaluate
+    from safer_offline.reports import report_json, report_table, save_report
+    from safer_offline.trained import load_policy
+
+    policy = load_policy(run)
+    env_id = env or policy.env_id
+    if env_id is None:
+        raise UsageError(f"{run} does not say what task it was trained for: give it with --env")
+    report = evaluate(
+        policy,
+        env=env_id,
+        attacks=attacks,
+        epsilon=parse_epsilon(epsilon),
+        epsilon_units=epsilon_units.value,
+        episodes=episodes,
+        seed=seed,
+        workers=workers,
+        cost_limit=cost_limit,
+    )
+    files = save_report(report, out or (run if run.is_dir() else run.parent))
+    if as_json:
+        typer.echo(report_json(report), nl=False)
+        return
+    typer.echo("Wrote " + ", ".join(str(file) for file in files))
+    Console().print(report_table(report))

@@ -1,0 +1,81 @@
+"""The program `safer-offline`: collect, train, evaluate, data."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+# Read when torch is first imported. Threads that spin while they wait make two busy processes on
+# two cores many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import typer
+
+from safer_offline.cli import data
+from safer_offline.cli.collect import collect_command
+from safer_offline.cli.evaluate import evaluate_command
+from safer_offline.cli.train import train_command
+from safer_offline.errors import SaferOfflineError
+
+app = typer.Typer(
+    name="safer-offline",
+    help="Offline safe reinforcement learning that stays safe when observations are attacked.\n\n"
+    "The usual way: collect a dataset in simulation, train on the file without any simulator, "
+    "evaluate the policy under attack.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("collect")(collect_command)
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"safer-offline {version('safer-offline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def main() -> None:
+    """Run the command line; a `SaferOfflineError` becomes its message and its exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except SaferOfflineError as error:
+        typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    """Our warnings are for users: without the line of code; others are for developers."""
+    if category is UserWarning and "safer_offline" in filename.replace("-", "_"):
+        typer.secho("Warning: ", fg="yellow", bold=True, err=True, nl=False)
+        typer.echo(str(message), err=True)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        typer.echo(text, err=True, nl=False)

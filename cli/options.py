@@ -1,0 +1,42 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from safer_offline.errors import UsageError
+
+Epsilon = Annotated[
+    str,
+    typer.Option(
+        help="Budget of the attacks: one number, or one an observation coordinate (0.1,0.1,0,...)."
+    ),
+]
+
+
+class EpsilonUnits(str, Enum):
+    """What epsilon counts: raw observation units, or the dataset's standard deviations."""
+
+    raw = "raw"
+    std = "std"
+
+
+def parse_epsilon(text: str) -> float | tuple[float, ...]:
+    """One number, or several separated by commas.
+
+    Raises:
+        UsageError: If something is no number.
+    """
+    numbers = []
+    for position, part in enumerate(text.split(",")):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            raise UsageError(
+                f"--epsilon: '{part}' at position {position} is no number; give one number, or "
+                "one for each observation coordinate separated by commas"
+            ) from None
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)

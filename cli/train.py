@@ -1,0 +1,77 @@
+"""`safer-offline train`: learn a policy from a dataset file, without any simulator."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
+
+
+class Solver(str, Enum):
+    """Who solves the E-step."""
+
+    newton = "newton"
+    cvxpy = "cvxpy"
+
+
+def train_command(
+    data: Annotated[
+        Path,
+        typer.Option(help="Dataset file, such as car_circle.h5.", show_default=False),
+    ],
+    cost_limit: Annotated[
+        float, typer.Option(help="Largest expected cost of an episode, undiscounted.")
+    ] = 10.0,
+    epsilon: Epsilon = "0.05",
+    epsilon_units: EpsilonUnits = EpsilonUnits.raw,
+    steps: Annotated[int, typer.Option(help="Gradient updates in all.")] = 12_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine, same policy.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory (default: runs/, then the file's name).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the run directory.")
+    ] = False,
+    estep_solver: Annotated[
+        Solver, typer.Option(help="Newton on the dual, or the same problem in CVXPY (slow).")
+    ] = Solver.newton,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any other setting of the algorithm, such as margin=0.8; may be repeated.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the numerical work; more rarely helps on small nets.")
+    ] = 1,
+) -> None:
+    """Train SAFER on a fixed dataset: estimate, solve the E-step, fit the policy robustly."""
+    import torch
+
+    from safer_offline.datasets.storage import load_dataset
+    from safer_offline.learners import SAFERConfig
+    from safer_offline.learners.settings import parse_settings
+    from safer_offline.training import train
+
+    torch.set_num_threads(threads)
+    config = parse_settings(
+        SAFERConfig(
+            cost_limit=cost_limit,
+            epsilon=parse_epsilon(epsilon),
+            epsilon_units=epsilon_units.value,
+            estep_solver=estep_solver.value,
+        ),
+        settings or [],
+    )
+    directory = out or Path("runs") / data.stem
+    run = train(config, load_dataset(data), out=directory, steps=steps, seed=seed, resume=resume)
+    typer.echo(
+        f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json.\n"
+        f"Next: safer-offline evaluate {run.directory}"
+    )

@@ -1,0 +1,201 @@
+"""Drivers for the Circle tasks: pure pursuit, clockwise, of a circle clipped at two lines.
+
+The task pays for fast clockwise motion near a circle of 7 m and costs 1 at every step with
+|x| > 6 m. So `margin`, the |x| at which a driver clips the circle, slides along the trade-off
+between return and cost. Controllers see observations only, as the learned policy will.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from safer_offline.datasets.behaviors.base import (
+    BehaviorFamily,
+    Controller,
+    ExplorationNoise,
+    FloatArray,
+    NoisyController,
+    SwitchingController,
+)
+
+METRES = 10.0
+"""Positions are observed in tens of metres."""
+
+
+@dataclass(frozen=True)
+class ClippedCircle:
+    """The path to follow.
+
+    Attributes:
+        radius: Of the circle, in metres.
+        margin: |x| in metres at which the path runs straight, along the line.
+        lookahead: How far ahead on the circle the pursued point lies, in metres.
+    """
+
+    radius: float
+    margin: float
+    lookahead: float
+
+    def pursued_point(self, x: float, y: float) -> tuple[float, float]:
+        """The point of the path to head for from (x, y), in metres."""
+        angle = math.atan2(y, x) - self.lookahead / self.radius
+        target_x = self.radius * math.cos(angle)
+        return max(-self.margin, min(self.margin, target_x)), self.radius * math.sin(angle)
+
+
+@dataclass(frozen=True)
+class CarDriver:
+    """Steers the race car towards the pursued point.
+
+    The car spawns facing anticlockwise and its reward asks for clockwise, so a good driver goes in
+    reverse; going forward costs a U-turn at the start.
+
+    Attributes:
+        path: The path to follow.
+        throttle: Share of the top wheel speed.
+        steering_gain: Steering command per radian of heading error.
+        damping: Steering command per rad/s of yaw rate, against the turn.
+        slowing: Share of the throttle given up at full steering.
+        reverse: Whether it drives backwards.
+    """
+
+    path: ClippedCircle
+    throttle: float
+    steering_gain: float
+    damping: float
+    slowing: float
+    reverse: bool
+
+    def __call__(self, observation: FloatArray) -> list[float]:
+        """Wheel speed and steering."""
+        x10, y10, _, _, sin_yaw, cos_yaw, yaw_rate10, _ = observation.tolist()
+        x, y = METRES * x10, METRES * y10
+        target_x, target_y = self.path.pursued_point(x, y)
+        sense = -1.0 if self.reverse else 1.0
+        ahead_x, ahead_y = sense * cos_yaw, sense * sin_yaw
+        to_x, to_y = target_x - x, target_y - y
+        error = math.atan2(ahead_x * to_y - ahead_y * to_x, ahead_x * to_x + ahead_y * to_y)
+        steering = self.steering_gain * error - self.damping * 10.0 * yaw_rate10
+        steering = max(-1.0, min(1.0, steering))
+        throttle = self.throttle * (1.0 - self.slowing * abs(steering))
+        return [sense * throttle, sense * steering]
+
+
+@dataclass(frozen=True)
+class BallDriver:
+    """Pushes the ball towards the pursued point at a wanted speed.
+
+    Attributes:
+        path: The path to follow.
+        speed: Wanted speed, m/s.
+        gain: Force command per m/s of velocity error.
+    """
+
+    path: ClippedCircle
+    speed: float
+    gain: float
+
+    def __call__(self, observation: FloatArray) -> list[float]:
+        """Force along x and y."""
+        x10, y10, vx5, vy5, *_ = observation.tolist()
+        x, y = METRES * x10, METRES * y10
+        target_x, target_y = self.path.pursued_point(x, y)
+        to_x, to_y = target_x - x, target_y - y
+        scale = self.speed / max(math.hypot(to_x, to_y), 1e-6)
+        return [
+            self.gain * (scale * to_x - 5.0 * vx5),
+            self.gain * (scale * to_y - 5.0 * vy5),
+        ]
+
+
+def _uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    return float(generator.uniform(low, high))
+
+
+def _draw_broad_car(generator: np.random.Generator) -> Controller:
+    path = ClippedCircle(
+        radius=_uniform(generator, 5.0, 8.5),
+        margin=_uniform(generator, 3.0, 9.0),
+        lookahead=_uniform(generator, 1.5, 5.0),
+    )
+    return CarDriver(
+        path=path,
+        throttle=_uniform(generator, 0.2, 1.0),
+        steering_gain=_uniform(generator, 0.8, 4.0),
+        damping=_uniform(generator, 0.0, 0.3),
+        slowing=_uniform(generator, 0.0, 0.5),
+        reverse=bool(generator.random() < 0.8),
+    )
+
+
+def _draw_frontier_car(generator: np.random.Generator) -> Controller:
+    # Ranges around the best of a random search over 460 episodes: fast for their margin.
+    path = ClippedCircle(
+        radius=_uniform(generator, 6.8, 7.4),
+        margin=_uniform(generator, 4.0, 6.4),
+        lookahead=_uniform(generator, 2.5, 4.0),
+    )
+    return CarDriver(
+        path=path,
+        throttle=_uniform(generator, 0.9, 1.0),
+        steering_gain=_uniform(generator, 2.8, 4.0),
+        damping=_uniform(generator, 0.1, 0.3),
+        slowing=_uniform(generator, 0.0, 0.15),
+        reverse=True,
+    )
+
+
+def _draw_broad_ball(generator: np.random.Generator) -> Controller:
+    path = ClippedCircle(
+        radius=_uniform(generator, 4.5, 8.5),
+        margin=_uniform(generator, 3.0, 9.0),
+        lookahead=_uniform(generator, 1.0, 5.0),
+    )
+    return BallDriver(
+        path=path, speed=_uniform(generator, 1.0, 8.0), gain=_uniform(generator, 0.3, 2.0)
+    )
+
+
+def _draw_frontier_ball(generator: np.random.Generator) -> Controller:
+    # Ranges around the best of a random search over 800 episodes: fast for their margin.
+    path = ClippedCircle(
+        radius=_uniform(generator, 6.9, 7.5),
+        margin=_uniform(generator, 3.5, 6.4),
+        lookahead=_uniform(generator, 2.2, 3.8),
+    )
+    return BallDriver(
+        path=path, speed=_uniform(generator, 6.0, 8.8), gain=_uniform(generator, 0.6, 2.5)
+    )
+
+
+def _broad(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
+    """Slow to fast, far inside to far outside, noisy, with changes of driver on the way."""
+
+    def noisy(generator: np.random.Generator) -> Controller:
+        drivers = SwitchingController(
+            draw, generator, switch_rate=_uniform(generator, 0.0, 1.0 / 75.0)
+        )
+        noise = ExplorationNoise(
+            scale=_uniform(generator, 0.0, 0.4), burst_rate=_uniform(generator, 0.0, 0.02)
+        )
+        return NoisyController(drivers, noise, generator)
+
+    return BehaviorFamily(name="broad", share=0.5, draw=noisy)
+
+
+def _frontier(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
+    """As fast as its margin allows, from one and a half metres inside the limit to just outside."""
+
+    def noisy(generator: np.random.Generator) -> Controller:
+        noise = ExplorationNoise(scale=_uniform(generator, 0.0, 0.15))
+        return NoisyController(draw(generator), noise, generator)
+
+    return BehaviorFamily(name="frontier", share=0.5, draw=noisy)
+
+
+CAR_CIRCLE = (_broad(_draw_broad_car), _frontier(_draw_frontier_car))
+BALL_CIRCLE = (_broad(_draw_broad_ball), _frontier(_draw_frontier_ball))

@@ -1,0 +1,255 @@
+"""File format v1: which arrays a dataset file holds and what its attributes say.
+
+A file is one flat HDF5 in the layout of DSRL. Every array has one row per transition (N rows,
+whole episodes one after the other); everything else is an attribute of the root group, because
+peers that read this layout slice every array they find by rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from safer_offline.errors import DataError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+SCHEMA = "safer-offline/1"
+MATRICES = ("observations", "next_observations", "actions")
+FLOAT_ARRAYS = (*MATRICES, "rewards", "costs")
+FLAG_ARRAYS = ("terminals", "timeouts")
+ARRAYS = (*FLOAT_ARRAYS, *FLAG_ARRAYS)
+INFO_PREFIX = "infos/"
+
+# HDF5 keeps an attribute in an object header message, which holds just under 64 KiB.
+MAX_ATTRIBUTE_BYTES = 64_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxSpace:
+    """A box of vectors: the observation or action space of the environment.
+
+    Args:
+        low: Lower bound of each dimension; -inf where there is none.
+        high: Upper bound of each dimension.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.low) != len(self.high):
+            raise ValueError(f"{len(self.low)} lower bounds but {len(self.high)} upper bounds")
+
+    @property
+    def size(self) -> int:
+        """Number of dimensions."""
+        return len(self.low)
+
+    @classmethod
+    def from_gymnasium(cls, space: gymnasium.spaces.Box) -> BoxSpace:
+        """The same box without Gymnasium."""
+        return cls(
+            low=tuple(float(bound) for bound in space.low),
+            high=tuple(float(bound) for bound in space.high),
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> BoxSpace:
+        """Inverse of `to_json`."""
+        return cls(
+            low=tuple(float(bound) for bound in value["low"]),
+            high=tuple(float(bound) for bound in value["high"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The dictionary that Minari writes for a Gymnasium box, so that peers can read it."""
+        return {
+            "type": "Box",
+            "dtype": "float32",
+            "shape": [self.size],
+            "low": list(self.low),
+            "high": list(self.high),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BehaviorPolicy:
+    """One of the policies that acted; `infos/policy_id` holds its place in the list.
+
+    Args:
+        name: What to call it in tables and plots.
+        share: The share of the episodes it was asked to act in, 0 to 1.
+        checkpoint_sha256: Hash of its weights, for a trained policy.
+        parameters: Settings of a scripted policy (JSON types).
+    """
+
+    name: str
+    share: float
+    checkpoint_sha256: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a file says about itself in its root attributes; every entry may be unknown.
+
+    The last four describe the arrays: `save_dataset` computes them, whatever they were before.
+    """
+
+    env_id: str = ""
+    env_spec: Mapping[str, Any] | None = None
+    """Gymnasium's specification, `json.loads(spec.to_json())`."""
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+    observation_space: BoxSpace | None = None
+    action_space: BoxSpace | None = None
+    cost_limit: float | None = None
+    cost_definition: str = ""
+    base_seed: int | None = None
+    behavior_policies: tuple[BehaviorPolicy, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created_at: str = ""
+    """UTC, ISO 8601."""
+    command: str = ""
+    git_commit: str = ""
+    license: str = ""
+    author: str = ""
+    parents: tuple[str, ...] = ()
+    """`content_sha256` of the datasets that this one was made from."""
+    num_episodes: int | None = None
+    num_transitions: int | None = None
+    array_sha256: Mapping[str, str] = field(default_factory=dict)
+    content_sha256: str = ""
+
+    def without_content(self) -> Metadata:
+        """The same metadata for other arrays: what described the old ones is forgotten."""
+        return dataclasses.replace(
+            self, num_episodes=None, num_transitions=None, array_sha256={}, content_sha256=""
+        )
+
+    def to_attributes(self) -> dict[str, str | int | float]:
+        """The attributes to write; unknown entries are left out.
+
+        Raises:
+            DataError: If an attribute is larger than HDF5 can store.
+        """
+        attributes: dict[str, str | int | float] = {"schema": SCHEMA}
+        unknown = Metadata()
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if value is None or value == getattr(unknown, name):
+                continue
+            attributes[name] = _encode_json(value) if name in _JSON_DECODERS else value
+        for name, attribute in attributes.items():
+            size = len(attribute.encode()) if isinstance(attribute, str) else 0
+            if size > MAX_ATTRIBUTE_BYTES:
+                raise DataError(
+                    f"the attribute takes {size} bytes, HDF5 stores at most {MAX_ATTRIBUTE_BYTES}",
+                    field=name,
+                    remedy="shorten it; values per episode belong in an array, infos/NAME",
+                )
+        return attributes
+
+    @classmethod
+    def from_attributes(
+        cls, attributes: Mapping[str, Any], *, path: str | Path | None = None
+    ) -> Metadata:
+        """Read the attributes of a file; without our `schema` they are not ours and are ignored.
+
+        Args:
+            attributes: As h5py gives them, or as `to_attributes` made them.
+            path: The file, for messages.
+
+        Raises:
+            DataError: If the file has a schema of another major version, or an attribute does not
+                hold what its name promises.
+        """
+        schema = attributes.get("schema")
+        if isinstance(schema, bytes):
+            schema = schema.decode(errors="replace")
+        if not isinstance(schema, str) or not schema.startswith("safer-offline/"):
+            return cls()
+        if schema.removeprefix("safer-offline/").split(".")[0] != "1":
+            raise DataError(
+                f"the file has schema '{schema}', this version reads '{SCHEMA}'",
+                path=path,
+                field="schema",
+                remedy="update safer-offline to the version that wrote the file",
+            )
+        values: dict[str, Any] = {}
+        for name in _FIELDS:
+            if name not in attributes:
+                continue
+            try:
+                values[name] = _decode(name, attributes[name])
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise DataError(
+                    f"the attribute cannot be understood ({error})",
+                    path=path,
+                    field=name,
+                    remedy="delete or rewrite the attribute, or get the original file again",
+                ) from error
+        return cls(**values)
+
+
+_FIELDS = tuple(entry.name for entry in dataclasses.fields(Metadata))
+
+
+def _encode_json(value: object) -> str:
+    def encode(part: object) -> object:
+        if isinstance(part, BoxSpace):
+            return part.to_json()
+        if isinstance(part, BehaviorPolicy):
+            return dataclasses.asdict(part)
+        raise TypeError(f"{type(part).__name__} has no place in a JSON attribute")
+
+    return json.dumps(value, default=encode, sort_keys=True)
+
+
+def _mapping(value: Any) -> dict[str, Any]:  # noqa: ANN401 - parsed JSON
+    if not isinstance(value, dict):
+        raise TypeError("it is no JSON object")
+    return value
+
+
+def _strings(value: Any) -> dict[str, str]:  # noqa: ANN401
+    return {str(key): str(entry) for key, entry in _mapping(value).items()}
+
+
+_JSON_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "env_spec": _mapping,
+    "env_kwargs": _mapping,
+    "observation_space": BoxSpace.from_json,
+    "action_space": BoxSpace.from_json,
+    "behavior_policies": lambda value: tuple(BehaviorPolicy(**_mapping(part)) for part in value),
+    "versions": _strings,
+    "parents": lambda value: tuple(str(part) for part in value),
+    "array_sha256": _strings,
+}
+_INTEGERS = ("max_episode_steps", "base_seed", "num_episodes", "num_transitions")
+
+
+def _decode(name: str, value: object) -> object:
+    """The value of one entry of `Metadata` from its attribute."""
+    if name in _INTEGERS:
+        if not isinstance(value, int | np.integer):
+            raise TypeError("it is no integer")
+        return int(value)
+    if name == "cost_limit":
+        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            raise TypeError("it is no finite number")
+        return float(value)
+    if isinstance(value, bytes):
+        value = value.decode()
+    if not isinstance(value, str):
+        raise TypeError("it is no text")
+    return _JSON_DECODERS[name](json.loads(value)) if name in _JSON_DECODERS else value

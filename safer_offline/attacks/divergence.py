@@ -1,0 +1,106 @@
+"""Attacks that make the policy act unlike itself: MAD and its adaptive form.
+
+Maximal action difference: Zhang et al., "Robust Deep Reinforcement Learning against Adversarial
+Perturbations on State Observations", NeurIPS 2020. Adaptive form: Liu et al., "On the Robustness
+of Safe Reinforcement Learning under Observational Perturbations", ICLR 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
+from safer_offline.attacks.noise import NoiseSource
+from safer_offline.errors import UsageError
+
+RISKY_QUANTILE = 0.9
+"""AMAD attacks where the expected cost is above this quantile of natural episodes."""
+
+
+class MAD(GradientAttack):
+    """Maximises KL(pi(.|s) || pi(.|s_hat)).
+
+    Its gradient vanishes at s_hat = s, so it never starts there.
+    """
+
+    name: ClassVar[str] = "mad"
+    starts: ClassVar[tuple[Start, ...]] = ("random",)
+
+    def objective(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `GradientAttack`."""
+        clean_mean, clean_std = target.action_distribution(clean)
+
+        def divergence(perturbed: Tensor) -> Tensor:
+            mean, std = target.action_distribution(perturbed)
+            squares = clean_std**2 + (clean_mean - mean) ** 2
+            return (torch.log(std / clean_std) + squares / (2 * std**2) - 0.5).sum(dim=-1)
+
+        return divergence
+
+
+class AMAD(MAD):
+    """MAD, but only at observations where the policy expects much cost.
+
+    Args:
+        threshold: Attack where q_cost(s, mean(s)) is at least this. None until `fit` has found the
+            90 % quantile over natural episodes of the same policy.
+        steps: See `GradientAttack`.
+        restarts: See `GradientAttack`.
+    """
+
+    name: ClassVar[str] = "amad"
+
+    def __init__(
+        self, *, threshold: float | None = None, steps: int = 20, restarts: int = 5
+    ) -> None:
+        super().__init__(steps=steps, restarts=restarts)
+        self.threshold = threshold
+
+    @property
+    def needs_fit(self) -> bool:
+        """True as long as there is no threshold."""
+        return self.threshold is None
+
+    def fit(self, target: AttackTarget, observations: Tensor) -> AMAD:
+        """The same attack with the threshold that these natural observations (M, ds) give."""
+        quantile = _expected_cost(target, observations).quantile(RISKY_QUANTILE)
+        return AMAD(threshold=quantile.item(), steps=self.steps, restarts=self.restarts)
+
+    def perturb(
+        self,
+        target: AttackTarget,
+        observations: Tensor,
+        *,
+        epsilon: Tensor,
+        noise: NoiseSource,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """See `Attack`.
+
+        Raises:
+            UsageError: If there is no threshold yet.
+        """
+        if self.threshold is None:
+            raise UsageError("attack 'amad' has no threshold yet: call fit, or construct it with")
+        perturbed = observations.detach().clone()
+        risky = _expected_cost(target, observations) >= self.threshold
+        if risky.any():
+            perturbed[risky] = super().perturb(
+                target,
+                observations[risky],
+                epsilon=epsilon,
+                noise=noise.rows(risky),
+                previous=None if previous is None else previous[risky],
+            )
+        return perturbed
+
+
+@torch.no_grad()
+def _expected_cost(target: AttackTarget, observations: Tensor) -> Tensor:
+    """q_cost(s, mean(s)), shape (B,)."""
+    mean, _ = target.action_distribution(observations)
+    return target.q_cost(observations, mean)

@@ -1,0 +1,480 @@
+"""Offline SAFER: a constrained E-step on a fixed dataset, then a robust M-step.
+
+Source: Liu et al., "Towards Robust and Safe Reinforcement Learning with Benign Off-policy Data",
+ICML 2023. What is ours is how its two stages become purely offline:
+
+1. *Estimate.* Critics of reward and cost, a model of the behaviour and a model of cost are fitted
+   to the data by supervised learning. No learned action enters a target.
+2. *E-step.* The same convex problem is solved twice. Over whole episodes, with their observed
+   returns and the costs they would have had within the attacker's reach (`margins`): this says
+   which paths to follow. And over candidate actions at states drawn from all of the data, with
+   the critics: this says how to recover, at states that the chosen episodes never visit but an
+   attack leads to. Both multipliers are solved, not tuned.
+3. *M-step.* The policy is fitted to both answers, at true and at attacked observations.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from safer_offline.attacks import MAD, GeneratorNoise, MaxCost, MaxReward, attack_budget
+from safer_offline.critics import CriticEnsemble, critic_loss, discounted_to_go
+from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.sampling import TransitionSampler
+from safer_offline.errors import UsageError
+from safer_offline.estep import ESTEP_SOLVERS, EStepResult
+from safer_offline.margins import CostModel, cost_model_loss, costs_within_margin
+from safer_offline.mstep import mixed_attack, robust_mstep_loss
+from safer_offline.networks import gradient_step, polyak_update
+from safer_offline.policies import ActionBox, BehaviorModel, GaussianPolicy
+from safer_offline.trained import PolicyInfo, TrainedPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAFERConfig:
+    """Settings of offline SAFER.
+
+    Attributes:
+        cost_limit: Largest expected cost of an episode, undiscounted.
+        epsilon: Budget of the attacks to withstand: one number, or one an observation coordinate.
+        epsilon_units: What `epsilon` counts: raw observation units or the data's deviations.
+        margin: Part of the budget that a path must stay clear of cost by to be imitated. More is
+            safer under attack and slower without.
+        estep_solver: `newton`, or `cvxpy` for the same problem in a general-purpose solver.
+        episode_share: Effective share of the episodes that the E-step may concentrate on; its KL
+            limit is the logarithm of one over this.
+        candidates: Actions that the E-step chooses among at a state: the data's own and samples
+            of the behaviour model.
+        candidate_kl: KL limit of that choice, averaged over states.
+        recovery_states: States at which it is made, drawn from all of the data.
+        recovery_weight: Weight of these states in the M-step, against 1 for the chosen episodes.
+        adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones.
+        attack_steps: Gradient steps of each attack in the M-step.
+        ramp_share: Part of the M-step over which epsilon grows from 0 to its full size.
+        discount: Of the critics, below 1.
+        critic_members: Networks in each critic ensemble.
+        cost_deviations: Standard deviations of the ensemble that are added to a cost estimate.
+        mixture_components: Gaussians in the behaviour model.
+        estimation_share: Part of all updates spent on stage 1.
+        hidden_sizes: Hidden layers of policy, critics and behaviour model.
+        batch_size: Rows of a batch; the M-step takes one of each kind.
+        learning_rate: Of all networks; falls to zero over the last 40 % of a stage.
+        averaging_rate: The policy that is kept is an exponential average of the fitted one, at
+            this rate.
+    """
+
+    cost_limit: float = 10.0
+    epsilon: float | tuple[float, ...] = 0.05
+    epsilon_units: Literal["raw", "std"] = "raw"
+    margin: float = 0.6
+    estep_solver: Literal["newton", "cvxpy"] = "newton"
+    episode_share: float = 0.1
+    candidates: int = 16
+    candidate_kl: float = 1.0
+    recovery_states: int = 20_000
+    recovery_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    attack_steps: int = 4
+    ramp_share: float = 0.5
+    discount: float = 0.99
+    critic_members: int = 2
+    cost_deviations: float = 1.0
+    mixture_components: int = 5
+    estimation_share: float = 0.25
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    averaging_rate: float = 0.005
+
+    def __post_init__(self) -> None:
+        _require(
+            math.isfinite(self.cost_limit) and self.cost_limit >= 0, self, "cost_limit", ">= 0"
+        )
+        for name in ("margin", "recovery_weight", "adversarial_weight", "cost_deviations"):
+            _require(getattr(self, name) >= 0, self, name, ">= 0")
+        for name in ("episode_share", "estimation_share", "averaging_rate", "discount"):
+            _require(0 < getattr(self, name) < 1, self, name, "between 0 and 1")
+        _require(0 <= self.ramp_share <= 1, self, "ramp_share", "between 0 and 1")
+        for name in ("candidate_kl", "learning_rate"):
+            _require(getattr(self, name) > 0, self, name, "> 0")
+        for name in ("attack_steps", "critic_members", "mixture_components", "batch_size"):
+            _require(getattr(self, name) >= 1, self, name, ">= 1")
+        _require(self.candidates >= 2, self, "candidates", ">= 2")
+        _require(self.recovery_states >= 1, self, "recovery_states", ">= 1")
+        _require(self.estep_solver in ESTEP_SOLVERS, self, "estep_solver", "newton or cvxpy")
+
+
+@dataclass(frozen=True)
+class EStepAnswer:
+    """What the M-step fits: weights of episodes, and weighted candidate actions at some states.
+
+    Attributes:
+        episode_weights: q over episodes, shape (episodes,).
+        rows: Transitions whose observations are the recovery states, shape (K,).
+        candidates: Actions at these states, shape (N, K, da).
+        candidate_weights: q over the candidates of each state, shape (N, K).
+    """
+
+    episode_weights: Tensor
+    rows: Tensor
+    candidates: Tensor
+    candidate_weights: Tensor
+
+
+class SAFER:
+    """Offline SAFER on one dataset.
+
+    Args:
+        config: Settings.
+        dataset: What to learn from.
+        steps: Updates of a complete training, stages 1 and 3 together.
+        seed: Same seed, same machine: same policy, bit for bit.
+
+    Raises:
+        UsageError: If a setting does not fit the dataset.
+    """
+
+    name: ClassVar[str] = "safer"
+
+    def __init__(
+        self, config: SAFERConfig, dataset: OfflineDataset, *, steps: int, seed: int
+    ) -> None:
+        _require_steps(steps)
+        self.config = config
+        self.steps = steps
+        self.seed = seed
+        self.step = 0
+        self.estimation_steps = max(1, min(steps - 1, round(config.estimation_share * steps)))
+        self._dataset = dataset
+        self._generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            self._build_networks()
+        self._epsilon = attack_budget(
+            config.epsilon, self.actor.observations.std, units=config.epsilon_units
+        )
+        self._victim = self._bundle(self.actor)
+        attack = {"steps": config.attack_steps, "restarts": 1}
+        self._attacks = (MaxCost(**attack), MaxReward(**attack), MAD(**attack))
+        self._estimation = TransitionSampler(
+            self._estimation_columns(), batch_size=config.batch_size, seed=seed
+        )
+        self._answer: EStepAnswer | None = None
+        self._chosen: TransitionSampler
+        self._recovery: TransitionSampler
+
+    def update(self) -> dict[str, Tensor | float]:
+        """One update of the stage that is due; the E-step is solved when stage 3 begins."""
+        if self.step < self.estimation_steps:
+            losses = self._estimate()
+        else:
+            report: dict[str, float] = {}
+            if self._answer is None:
+                self._answer, report = self._estep()
+                self._begin_imitation(self._answer)
+            losses = self._imitate() | report
+        self.step += 1
+        return losses
+
+    # ---------------------------------------------------------------- stage 1: estimate
+
+    def _build_networks(self) -> None:
+        config, data = self.config, self._dataset
+        box = ActionBox(data.action_low, data.action_high)
+        ds, da, hidden = data.observation_size, data.action_size, config.hidden_sizes
+
+        def critic() -> CriticEnsemble:
+            return CriticEnsemble(ds, da, members=config.critic_members, hidden_sizes=hidden)
+
+        self.reward_critic, self.cost_critic = critic(), critic()
+        self.behavior = BehaviorModel(
+            ds, box, components=config.mixture_components, hidden_sizes=hidden
+        )
+        self.cost_model = CostModel(ds, hidden_sizes=hidden)
+        self.actor = GaussianPolicy(ds, box, hidden_sizes=hidden)
+        for network in self._networks().values():
+            network.observations.fit(data.observations)
+        self.averaged_actor = copy.deepcopy(self.actor)
+        self._optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+            for name, network in self._networks().items()
+        }
+
+    def _networks(self) -> dict[str, Any]:
+        return {
+            "reward_critic": self.reward_critic,
+            "cost_critic": self.cost_critic,
+            "behavior": self.behavior,
+            "cost_model": self.cost_model,
+            "actor": self.actor,
+        }
+
+    def _estimation_columns(self) -> dict[str, Tensor]:
+        data = self._dataset
+        to_go = {
+            name: discounted_to_go(
+                signal, data.terminals, data.timeouts, discount=self.config.discount
+            )
+            for name, signal in (("reward_to_go", data.rewards), ("cost_to_go", data.costs))
+        }
+        self.reward_critic.values.fit(to_go["reward_to_go"][:, None])
+        self.cost_critic.values.fit(to_go["cost_to_go"][:, None])
+        return {
+            "observations": data.observations,
+            "actions": data.actions,
+            "next_observations": data.next_observations,
+            "costs": data.costs,
+            **to_go,
+        }
+
+    def _estimate(self) -> dict[str, Tensor | float]:
+        batch = self._estimation.sample()
+        observations, actions = batch["observations"], batch["actions"]
+        losses = {
+            "reward_critic": critic_loss(
+                self.reward_critic, observations, actions, batch["reward_to_go"]
+            ),
+            "cost_critic": critic_loss(
+                self.cost_critic, observations, actions, batch["cost_to_go"]
+            ),
+            "behavior": self.behavior.nll(observations, actions).mean(),
+            "cost_model": cost_model_loss(
+                self.cost_model, batch["next_observations"], batch["costs"]
+            ),
+        }
+        rate = self._learning_rate(self.step / self.estimation_steps)
+        for name, loss in losses.items():
+            self._descend(name, loss, rate)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    # ---------------------------------------------------------------- stage 2: E-step
+
+    def _estep(self) -> tuple[EStepAnswer, dict[str, float]]:
+        """Solve both E-steps; returns their answer and what is worth logging about them."""
+        episodes, first = self._episode_estep()
+        rows, candidates, second = self._candidate_estep()
+        answer = EStepAnswer(
+            episode_weights=episodes,
+            rows=rows,
+            candidates=candidates,
+            candidate_weights=second.weights.float(),
+        )
+        return answer, _report("episodes", first) | _report("candidates", second)
+
+    def _episode_estep(self) -> tuple[Tensor, EStepResult]:
+        """Which episodes to follow: one state, whose actions are the episodes."""
+        data, config = self._dataset, self.config
+        costs = costs_within_margin(
+            self.cost_model,
+            data.next_observations,
+            data.costs,
+            reach=config.margin * self._epsilon,
+            generator=self._generator,
+        )
+        index, count = data.episode_index, data.num_episodes
+        returns, robust_costs = (
+            torch.zeros(count, dtype=torch.float64).index_add_(0, index, signal.double())
+            for signal in (data.rewards, costs)
+        )
+        result = ESTEP_SOLVERS[config.estep_solver](
+            returns[:, None],
+            robust_costs[:, None],
+            cost_limit=config.cost_limit,
+            kl_limit=-math.log(config.episode_share),
+        )
+        if result.status == "relaxed":
+            warnings.warn(
+                f"few episodes stay within a cost of {config.cost_limit:g} at a margin of "
+                f"{config.margin:g}; the E-step over episodes allows {result.cost_limit:.3g}",
+                stacklevel=4,
+            )
+        return result.weights[:, 0], result
+
+    def _candidate_estep(self) -> tuple[Tensor, Tensor, EStepResult]:
+        """Which actions to take where the chosen episodes do not show it."""
+        data, config = self._dataset, self.config
+        rows = torch.randint(
+            data.num_transitions, (config.recovery_states,), generator=self._generator
+        )
+        states = data.observations[rows]
+        samples = self.behavior.sample(states, config.candidates - 1, generator=self._generator)
+        candidates = torch.cat([data.actions[rows][None], samples])
+        with torch.no_grad():
+            q_reward = torch.stack([self.reward_critic.mean(states, a) for a in candidates])
+            q_cost = torch.stack(
+                [
+                    self.cost_critic.upper(states, a, deviations=config.cost_deviations)
+                    for a in candidates
+                ]
+            )
+        result = ESTEP_SOLVERS[config.estep_solver](
+            q_reward,
+            q_cost,
+            cost_limit=self._discounted_limit(),
+            kl_limit=config.candidate_kl,
+        )
+        return rows, candidates, result
+
+    def _discounted_limit(self) -> float:
+        """The critics' scale of a cost limit: its constant rate, continued for ever.
+
+        The critics continue an episode at its own mean rate (`discounted_to_go`), so a limit d
+        for episodes of T steps means d / (T (1 - discount)).
+        """
+        length = self._dataset.num_transitions / self._dataset.num_episodes
+        return self.config.cost_limit / (length * (1 - self.config.discount))
+
+    # ---------------------------------------------------------------- stage 3: M-step
+
+    def _begin_imitation(self, answer: EStepAnswer) -> None:
+        # What stage 1 has estimated stands from here on.
+        for name, network in self._networks().items():
+            network.requires_grad_(name == "actor")
+        data, size = self._dataset, self.config.batch_size
+        lengths = torch.bincount(data.episode_index)
+        self._chosen = TransitionSampler(
+            {"observations": data.observations, "actions": data.actions},
+            batch_size=size,
+            seed=self.seed + 1,
+            weights=(answer.episode_weights / lengths)[data.episode_index],
+        )
+        count, states, _ = answer.candidates.shape
+        self._recovery = TransitionSampler(
+            {
+                "observations": data.observations[answer.rows].repeat(count, 1),
+                "actions": answer.candidates.reshape(count * states, -1),
+            },
+            batch_size=size,
+            seed=self.seed + 2,
+            weights=answer.candidate_weights.reshape(-1),
+        )
+
+    def _imitate(self) -> dict[str, Tensor | float]:
+        config = self.config
+        done = (self.step - self.estimation_steps) / (self.steps - self.estimation_steps)
+        chosen, recovery = self._chosen.sample(), self._recovery.sample()
+        observations = torch.cat([chosen["observations"], recovery["observations"]])
+        actions = torch.cat([chosen["actions"], recovery["actions"]])
+        weights = torch.ones(len(actions))
+        weights[config.batch_size :] = config.recovery_weight
+        ramp = min(1.0, done / config.ramp_share) if config.ramp_share else 1.0
+        attacked = mixed_attack(
+            self._attacks,
+            self._victim,
+            observations,
+            epsilon=ramp * self._epsilon,
+            noise=GeneratorNoise(self._generator),
+        )
+        loss, parts = robust_mstep_loss(
+            self.actor,
+            observations,
+            attacked,
+            actions,
+            weights,
+            adversarial_weight=config.adversarial_weight,
+        )
+        self._descend("actor", loss, self._learning_rate(done))
+        polyak_update(self.averaged_actor, self.actor, config.averaging_rate)
+        return {"policy": loss.detach(), **parts, "epsilon_ramp": ramp}
+
+    def _learning_rate(self, done: float) -> float:
+        """Constant, then linear to (almost) zero over the last 40 % of a stage."""
+        return self.config.learning_rate * max(min(1.0, (1 - done) / 0.4), 0.01)
+
+    def _descend(self, name: str, loss: Tensor, rate: float) -> None:
+        optimizer = self._optimizers[name]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        gradient_step(optimizer, loss, max_norm=10.0)
+
+    # ---------------------------------------------------------------- results
+
+    def policy(self) -> TrainedPolicy:
+        """The averaged policy with its critics; later updates do not change it."""
+        return copy.deepcopy(self._bundle(self.averaged_actor)).requires_grad_(False)
+
+    def _bundle(self, actor: GaussianPolicy) -> TrainedPolicy:
+        config, data = self.config, self._dataset
+        returns = data.episodes["return"]
+        info = PolicyInfo(
+            algorithm=self.name,
+            observation_size=data.observation_size,
+            action_size=data.action_size,
+            hidden_sizes=config.hidden_sizes,
+            critic_hidden_sizes=config.hidden_sizes,
+            critic_members=config.critic_members,
+            env_id=data.metadata.env_id,
+            cost_limit=config.cost_limit,
+            reward_range=(float(returns.min()), float(returns.max())),
+            dataset_sha256=data.metadata.content_sha256,
+            training={
+                "config": dataclasses.asdict(config),
+                "steps": self.steps,
+                "step": self.step,
+                "seed": self.seed,
+            },
+        )
+        return TrainedPolicy(
+            info, actor=actor, reward_critic=self.reward_critic, cost_critic=self.cost_critic
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on; tensors and plain types only."""
+        samplers = {"estimation": self._estimation}
+        if self._answer is not None:
+            samplers |= {"chosen": self._chosen, "recovery": self._recovery}
+        networks = self._networks() | {"averaged_actor": self.averaged_actor}
+        return {
+            "step": self.step,
+            "generator": self._generator.get_state(),
+            "networks": {name: network.state_dict() for name, network in networks.items()},
+            "optimizers": {name: opt.state_dict() for name, opt in self._optimizers.items()},
+            "samplers": {name: sampler.state_dict() for name, sampler in samplers.items()},
+            "answer": None if self._answer is None else dict(vars(self._answer)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.step = state["step"]
+        self._generator.set_state(state["generator"])
+        for name, network in (self._networks() | {"averaged_actor": self.averaged_actor}).items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        samplers = {"estimation": self._estimation}
+        if state["answer"] is not None:
+            self._answer = EStepAnswer(**state["answer"])
+            self._begin_imitation(self._answer)
+            samplers |= {"chosen": self._chosen, "recovery": self._recovery}
+        for name, sampler in samplers.items():
+            sampler.load_state_dict(state["samplers"][name])
+
+
+def _report(which: str, result: EStepResult) -> dict[str, float]:
+    """What to log of an E-step."""
+    return {
+        f"{which}_eta": result.eta,
+        f"{which}_lambda": result.lam,
+        f"{which}_cost_limit": result.cost_limit,
+        f"{which}_relaxed": float(result.status == "relaxed"),
+        f"{which}_kkt_residual": result.kkt_residual,
+        f"{which}_effective": float((1 / (result.weights.double() ** 2).sum(0)).mean()),
+    }
+
+
+def _require(holds: bool, config: SAFERConfig, name: str, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} must be {expected}, but is {getattr(config, name)}")
+
+
+def _require_steps(steps: int) -> None:
+    if steps < 2:
+        raise UsageError(f"training needs at least 2 steps, one for each stage, not {steps}")

@@ -1,0 +1,99 @@
+"""The network parts that policies, critics and models are built from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Standardizer(nn.Module):
+    """Affine map of raw observations to zero mean and unit variance, stored with the weights.
+
+    Args:
+        size: Number of coordinates.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def fit(self, values: Tensor, *, min_std: float = 1e-3) -> Standardizer:
+        """Take mean and standard deviation of (N, size) values; returns itself.
+
+        A coordinate that hardly varies keeps `min_std`: an attack must not be able to move it by
+        thousands of standard deviations.
+        """
+        doubles = values.double()
+        self.mean.copy_(doubles.mean(0))
+        self.std.copy_(doubles.std(0).clamp_min(min_std))
+        return self
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Standardised values, any leading shape."""
+        return (values - self.mean) / self.std
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Values in raw units again."""
+        return values * self.std + self.mean
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers of the given sizes with ReLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class EnsembleMLP(nn.Module):
+    """E networks of one shape, evaluated together as batched matrix products.
+
+    Args:
+        members: Number of networks E.
+        sizes: Layer sizes of each.
+    """
+
+    def __init__(self, members: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.members = members
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for inputs, outputs in itertools.pairwise(sizes):
+            # The initialisation of nn.Linear, member by member.
+            bound = inputs**-0.5
+            self.weights.append(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+            self.biases.append(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, input size), the same for all members, -> (E, B, output size)."""
+        hidden = inputs.expand(self.members, *inputs.shape)
+        last = len(self.weights) - 1
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if layer < last:
+                hidden = functional.relu(hidden)
+        return hidden
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """Target <- (1 - rate) target + rate source, parameters only."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+
+
+def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, max_norm: float) -> None:
+    """One optimiser step down the gradient of `loss`, its norm clipped."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(cast("list[Tensor]", parameters), max_norm)
+    optimizer.step()

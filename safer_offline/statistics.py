@@ -1,0 +1,99 @@
+"""Estimators on the episodes of an evaluation: plain functions of arrays.
+
+Throughout, `values`, `returns` and `costs` have shape (episodes,) unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safer_offline.errors import UsageError
+
+FloatArray = NDArray[np.float64]
+
+
+def mean(values: NDArray[Any]) -> float:
+    """Arithmetic mean."""
+    return float(np.mean(values, dtype=np.float64))
+
+
+def std(values: NDArray[Any]) -> float:
+    """Standard deviation over these very episodes (divisor n), as the literature reports it."""
+    return float(np.std(values, dtype=np.float64))
+
+
+def violation_rate(costs: NDArray[Any], cost_limit: float) -> float:
+    """Share of the episodes whose cost exceeds the limit, in [0, 1]."""
+    return float(np.mean(np.asarray(costs) > cost_limit))
+
+
+def normalised_return(returns: NDArray[Any], reward_range: tuple[float, float]) -> FloatArray:
+    """(R - R_min) / (R_max - R_min) with the extreme episode returns of the dataset.
+
+    Source: Liu et al., "Datasets and Benchmarks for Offline Safe Reinforcement Learning", 2023.
+
+    Args:
+        returns: Undiscounted episode returns.
+        reward_range: R_min and R_max.
+
+    Raises:
+        UsageError: If the range is empty.
+    """
+    low, high = reward_range
+    if not low < high:
+        raise UsageError(f"returns cannot be normalised by the empty range [{low}, {high}]")
+    return (np.asarray(returns, np.float64) - low) / (high - low)
+
+
+def normalised_cost(costs: NDArray[Any], cost_limit: float) -> FloatArray:
+    """C / limit, at most 1 where an episode is safe; (C + 1) / (limit + 1) for a limit of zero.
+
+    Source: as for `normalised_return`.
+    """
+    shift = 1.0 if cost_limit == 0 else 0.0
+    return (np.asarray(costs, np.float64) + shift) / (cost_limit + shift)
+
+
+def bootstrap_interval(
+    values: NDArray[Any], *, confidence: float = 0.95, resamples: int = 5000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap confidence interval of the mean over episodes.
+
+    Args:
+        values: One number an episode.
+        confidence: Probability that the interval shall cover the true mean.
+        resamples: Bootstrap samples.
+        seed: Of the resampling: equal seeds give equal intervals.
+
+    Returns:
+        Lower and upper end.
+    """
+    values = np.asarray(values, np.float64)
+    picks = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def worst_case(returns: NDArray[Any], costs: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Return and cost of each episode under the attack that harms that episode most.
+
+    Most harm is the largest cost and, among equal costs, the smallest return. The episodes of all
+    attacks must start alike.
+
+    Args:
+        returns: Shape (attacks, episodes).
+        costs: Shape (attacks, episodes).
+
+    Returns:
+        Returns and costs, each of shape (episodes,).
+    """
+    returns, costs = np.asarray(returns, np.float64), np.asarray(costs, np.float64)
+    most_harmful = np.lexsort((returns, -costs), axis=0)[:1]
+    return (
+        np.take_along_axis(returns, most_harmful, axis=0)[0],
+        np.take_along_axis(costs, most_harmful, axis=0)[0],
+    )

@@ -1,0 +1,366 @@
+"""Attacks: budget, oracles on linear victims, independence of rows, noise, names."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from safer_offline.attacks import (
+    AMAD,
+    ATTACKS,
+    MAD,
+    GeneratorNoise,
+    MaxCost,
+    MaxReward,
+    RowNoise,
+    Uniform,
+    attack_budget,
+    make_attack,
+    resolve_attacks,
+)
+from safer_offline.attacks.base import GradientAttack
+from safer_offline.attacks.budget import Box
+from safer_offline.errors import UsageError
+
+DS, DA, ROWS = 5, 2, 7
+EPSILON = torch.tensor([0.05, 0.1, 0.0, 0.02, 0.3])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@dataclasses.dataclass
+class LinearVictim:
+    """Mean W s, fixed deviation, critics linear in the action."""
+
+    weight: Tensor
+    action_cost: Tensor
+
+    def action_distribution(self, observations):
+        mean = observations @ self.weight.T
+        return mean, torch.full_like(mean, 0.2)
+
+    def q_reward(self, observations, actions):
+        return -actions @ self.action_cost
+
+    def q_cost(self, observations, actions):
+        return observations.sum(-1) + actions @ self.action_cost
+
+
+class NetworkVictim(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.policy = self.network(DS, 2 * DA)
+        self.reward = self.network(DS + DA, 1)
+        self.cost = self.network(DS + DA, 1)
+
+    @staticmethod
+    def network(inputs, outputs):
+        return nn.Sequential(nn.Linear(inputs, 32), nn.Tanh(), nn.Linear(32, outputs))
+
+    def action_distribution(self, observations):
+        mean, log_std = self.policy(observations).chunk(2, dim=-1)
+        return mean.tanh(), log_std.exp()
+
+    def q_reward(self, observations, actions):
+        return self.reward(torch.cat([observations, actions], -1)).squeeze(-1)
+
+    def q_cost(self, observations, actions):
+        return self.cost(torch.cat([observations, actions], -1)).squeeze(-1)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return NetworkVictim()
+
+
+@pytest.fixture
+def linear():
+    generator = torch.Generator().manual_seed(1)
+    return LinearVictim(
+        torch.randn(DA, DS, generator=generator), torch.randn(DA, generator=generator)
+    )
+
+
+@pytest.fixture
+def observations():
+    return torch.randn(ROWS, DS, generator=torch.Generator().manual_seed(2)) * 3
+
+
+def row_noise(name="any", rows=ROWS):
+    return RowNoise.seeded(0, name, range(rows))
+
+
+def fast_noise(seed=0):
+    return GeneratorNoise(torch.Generator().manual_seed(seed))
+
+
+def built(name):
+    return make_attack(name, threshold=0.0) if name == "amad" else make_attack(name)
+
+
+# Budget
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.floats(-1e6, 1e6, width=32), st.floats(0, 100, width=32), st.floats(-300, 300)
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_projected_points_never_leave_the_budget(rows):
+    centre, epsilon, delta = (
+        torch.tensor([column], dtype=torch.float32) for column in zip(*rows, strict=True)
+    )
+    points = Box.around(centre, epsilon[0]).project(centre + delta)
+    assert ((points - centre).abs() <= epsilon).all()
+    assert ((points.double() - centre.double()).abs() <= epsilon.double()).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    name=st.sampled_from(sorted(ATTACKS)),
+    scale=st.floats(1e-6, 1e4),
+    epsilon=st.lists(st.floats(0, 10, width=32), min_size=DS, max_size=DS),
+)
+def test_no_attack_exceeds_its_budget(name, scale, epsilon):
+    torch.manual_seed(0)
+    clean, budget = torch.randn(ROWS, DS) * scale, torch.tensor(epsilon)
+    perturbed = built(name).perturb(NetworkVictim(), clean, epsilon=budget, noise=row_noise())
+    assert ((perturbed.double() - clean.double()).abs() <= budget.double()).all()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_budget_means_no_change(name, network, observations):
+    perturbed = built(name).perturb(
+        network, observations, epsilon=torch.zeros(DS), noise=row_noise()
+    )
+    assert torch.equal(perturbed, observations)
+    assert not perturbed.requires_grad
+
+
+def test_budget_in_raw_units_and_in_deviations():
+    std = torch.tensor([1.0, 2.0, 4.0])
+    assert attack_budget(0.5, std).tolist() == [0.5, 0.5, 0.5]
+    assert attack_budget(0.5, std, units="std").tolist() == [0.5, 1.0, 2.0]
+    assert attack_budget([0.0, 1.0, 2.0], std, units="std").tolist() == [0.0, 2.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "message"),
+    [
+        (-0.1, "not negative"),
+        (float("nan"), "finite"),
+        ([0.1, 0.1, float("inf")], "coordinate 2"),
+        ([0.1, 0.1], "3 coordinates"),
+        ([[0.1, 0.1, 0.1]], "3 coordinates"),
+    ],
+)
+def test_impossible_budgets_are_refused(epsilon, message):
+    with pytest.raises(UsageError, match=message):
+        attack_budget(epsilon, torch.ones(3))
+    with pytest.raises(UsageError, match="'raw' or 'std'"):
+        attack_budget(0.1, torch.ones(3), units="metres")
+
+
+# Oracles
+
+
+@pytest.mark.parametrize(("attack", "sign"), [(MaxCost, 1), (MaxReward, -1)])
+def test_critic_attacks_find_the_best_corner_of_a_linear_victim(attack, sign, linear, observations):
+    perturbed = attack().perturb(linear, observations, epsilon=EPSILON, noise=row_noise())
+    corner = sign * EPSILON * (linear.action_cost @ linear.weight).sign()
+    torch.testing.assert_close(perturbed - observations, corner.expand(ROWS, DS))
+
+
+def test_mad_finds_the_largest_divergence_of_a_linear_victim(linear, observations):
+    perturbed = MAD().perturb(linear, observations, epsilon=EPSILON, noise=row_noise())
+    reached = MAD().objective(linear, observations)(perturbed)
+    corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=DS))) * EPSILON
+    closed_form = ((corners @ linear.weight.T) ** 2).sum(-1).max() / (2 * 0.2**2)
+    torch.testing.assert_close(reached, closed_form.expand(ROWS), rtol=1e-3, atol=0)
+
+
+def test_mad_objective_is_the_divergence_of_gaussians(network, observations):
+    other = observations + 0.3
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Normal(*network.action_distribution(observations)),
+        torch.distributions.Normal(*network.action_distribution(other)),
+    ).sum(-1)
+    torch.testing.assert_close(MAD().objective(network, observations)(other), expected)
+
+
+@pytest.mark.parametrize("attack", [MAD, MaxCost, MaxReward])
+def test_gradients_beat_noise(attack, network, observations):
+    value = attack().objective(network, observations)
+    found = attack().perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+    for seed in range(20):
+        noisy = Uniform().perturb(network, observations, epsilon=EPSILON, noise=fast_noise(seed))
+        assert (value(found) >= value(noisy)).all()
+
+
+class Trap(GradientAttack):
+    """Its gradient leads away from the maximum, so that only the start itself is any good."""
+
+    name = "trap"
+    starts = ("zero",)
+
+    def objective(self, target, clean):
+        def value(points):
+            distance = (points - clean).abs().sum(-1)
+            return torch.where(distance == 0, 10.0, 0.0) + (points - clean).sum(-1)
+
+        return value
+
+
+def test_the_best_iterate_wins_the_start_included(observations):
+    perturbed = Trap(restarts=2).perturb(None, observations, epsilon=EPSILON, noise=row_noise())
+    assert torch.equal(perturbed, observations)
+
+
+def test_more_steps_and_restarts_do_no_harm(network, observations):
+    value = MaxCost().objective(network, observations)
+    means = [
+        value(
+            MaxCost(steps=steps, restarts=restarts).perturb(
+                network, observations, epsilon=EPSILON, noise=row_noise()
+            )
+        ).mean()
+        for steps, restarts in ((1, 1), (5, 1), (20, 5), (50, 5))
+    ]
+    assert means == sorted(means)
+
+
+def test_previous_perturbation_is_one_of_the_starts(observations):
+    needle = 0.3 * EPSILON
+
+    class Needle(Trap):
+        """One tiny spot is good, and no gradient leads there."""
+
+        def objective(self, target, clean):
+            return lambda points: torch.where(
+                (points - clean - needle).abs().sum(-1) < 1e-5, 1e3, (points - clean).sum(-1)
+            )
+
+    settings = {"epsilon": EPSILON, "noise": row_noise()}
+    cold = Needle(restarts=2).perturb(None, observations, **settings)
+    warm = Needle(restarts=2).perturb(
+        None, observations, **settings, previous=needle.expand(ROWS, DS)
+    )
+    assert torch.equal(warm, observations + needle)
+    torch.testing.assert_close(cold, observations + EPSILON)
+
+
+def test_amad_attacks_only_where_much_cost_is_expected(network, observations):
+    natural = torch.randn(500, DS, generator=torch.Generator().manual_seed(3)) * 3
+    attack = AMAD(steps=4)
+    assert attack.needs_fit
+    with pytest.raises(UsageError, match="threshold"):
+        attack.perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+
+    fitted = attack.fit(network, natural)
+    assert not fitted.needs_fit
+    assert fitted.steps == 4
+    with torch.no_grad():
+        cost = network.q_cost(natural, network.action_distribution(natural)[0])
+    assert (cost >= fitted.threshold).float().mean().item() == pytest.approx(0.1, abs=0.003)
+
+    perturbed = fitted.perturb(network, natural, epsilon=EPSILON, noise=row_noise(rows=500))
+    changed = (perturbed != natural).any(-1)
+    assert torch.equal(changed, cost >= fitted.threshold)
+
+
+# Gradients, rows, randomness
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_victim_gets_no_gradients(name, network, observations):
+    observations.requires_grad_()
+    with torch.no_grad():
+        perturbed = built(name).perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+    assert not perturbed.requires_grad
+    assert observations.grad is None
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_row_does_not_depend_on_its_company(name, network, observations):
+    together = built(name).perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+    mask = torch.tensor([True, False, True, True, False, False, True])
+    fewer = built(name).perturb(
+        network, observations[mask], epsilon=EPSILON, noise=row_noise().rows(mask)
+    )
+    torch.testing.assert_close(fewer, together[mask])
+
+
+@pytest.mark.parametrize("noise", [row_noise, fast_noise])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_same_seed_same_perturbation(name, noise, network, observations):
+    first, second = (
+        built(name).perturb(network, observations, epsilon=EPSILON, noise=noise()) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
+def test_row_noise_depends_on_seed_attack_and_episode_only():
+    draw = RowNoise.seeded(0, "mc", [3, 5]).uniform((2, 4))
+    assert torch.equal(RowNoise.seeded(0, "mc", [5]).uniform((1, 4))[0], draw[1])
+    for other in (RowNoise.seeded(1, "mc", [5]), RowNoise.seeded(0, "mr", [5])):
+        assert not torch.equal(other.uniform((1, 4))[0], draw[1])
+    with pytest.raises(ValueError, match="2 generators"):
+        RowNoise.seeded(0, "mc", [3, 5]).uniform((3, 4))
+
+
+@pytest.mark.parametrize("source", [row_noise(rows=50), fast_noise()])
+def test_noise_has_the_promised_distribution(source):
+    uniform, normal = source.uniform((50, 2000)), source.normal((50, 2000))
+    assert uniform.dtype == normal.dtype == torch.float32
+    assert uniform.min() >= -1
+    assert uniform.max() < 1
+    assert uniform.std().item() == pytest.approx(3**-0.5, rel=0.02)
+    assert normal.mean().item() == pytest.approx(0, abs=0.02)
+    assert normal.std().item() == pytest.approx(1, rel=0.02)
+
+
+# Names
+
+
+def test_names_resolve():
+    assert [attack.name for attack in resolve_attacks("all")] == [
+        "natural", "uniform", "gaussian", "mad", "amad", "mc", "mr",
+    ]  # fmt: skip
+    mine = MaxCost(steps=3)
+    assert resolve_attacks(["natural", mine])[1] is mine
+    assert [attack.name for attack in resolve_attacks(" MC, mr")] == ["mc", "mr"]
+    assert make_attack("mc", steps=3).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("attacks", "message"),
+    [
+        ("unifrom", "nearest known one is 'uniform'"),
+        (["mc", "mad-"], "nearest known one is 'mad'"),
+        ("mc,mr,mc", "'mc' is given twice"),
+        ("", "no attack given"),
+        ([], "no attack given"),
+    ],
+)
+def test_bad_names_are_refused(attacks, message):
+    with pytest.raises(UsageError, match=message):
+        resolve_attacks(attacks)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"restarts": 0}])
+def test_attacks_need_steps_and_restarts(settings):
+    with pytest.raises(UsageError, match="at least one step and one restart"):
+        MaxCost(**settings)

@@ -1,0 +1,125 @@
+"""`safer-offline data`."""
+
+import json
+
+import h5py
+import pytest
+from typer.testing import CliRunner
+
+from safer_offline.cli.data import app
+from safer_offline.datasets import OfflineDataset, load_dataset, save_dataset
+from safer_offline.datasets.plots import plot_episodes
+from safer_offline.datasets.summary import summarize
+from safer_offline.errors import DataError, UsageError
+
+
+@pytest.fixture
+def file(tmp_path, dataset):
+    path = tmp_path / "data.h5"
+    save_dataset(path, dataset)
+    return path
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_info_shows_what_matters(file):
+    output = run("info", file).output
+
+    for text in ("SafetyCarCircle-v0", "19", "per episode", "safe at", "10 (limit)", "frontier"):
+        assert text in output
+    assert load_dataset(file).metadata.content_sha256 in output
+
+
+def test_info_as_json(file):
+    content = json.loads(run("info", file, "--json", "--cost-limit", 2).output)
+
+    episodes = load_dataset(file).episodes
+    assert content["num_episodes"] == 4
+    assert content["returns"]["maximum"] == pytest.approx(episodes["return"].max())
+    assert content["costs"]["median"] == pytest.approx(episodes["cost"].median())
+    assert [safe["cost_limit"] for safe in content["safe"]] == [2, 5, 10, 20, 40]
+    assert content["safe"][0]["share"] == (episodes["cost"] <= 2).mean()
+    assert [behavior["name"] for behavior in content["behaviors"]] == ["broad", "frontier"]
+
+
+def test_info_of_a_bare_file(tmp_path, make_arrays):
+    with h5py.File(tmp_path / "own.h5", "w") as own:
+        for name, array in make_arrays(infos=False).items():
+            own[name] = array
+
+    output = run("info", tmp_path / "own.h5").output
+
+    assert "environment not named" in output
+    assert "behavior" not in output
+
+
+def test_info_draws(file, tmp_path):
+    output = run("info", file, "--plot", tmp_path / "plots" / "a.png").output
+
+    assert "Wrote" in output
+    assert (tmp_path / "plots" / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_never_replaces_a_dataset(file, dataset):
+    before = file.read_bytes()
+
+    with pytest.raises(UsageError, match=r"data\.h5: a picture ends in \.png"):
+        run("info", file, "--plot", file)
+    with pytest.raises(UsageError, match="picture"):
+        plot_episodes(dataset, file)
+    assert file.read_bytes() == before
+
+
+def test_a_limit_that_no_episode_meets(make_arrays):
+    arrays = make_arrays()
+    arrays["costs"] += 50
+
+    safe = summarize(OfflineDataset.from_arrays(arrays)).safe[0]
+
+    assert (safe.episodes, safe.share, safe.best_return) == (0, 0, None)
+
+
+def test_info_of_a_bad_file_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        run("info", tmp_path / "none.h5")
+
+
+def test_validate_a_sound_file(file):
+    result = run("validate", file)
+
+    assert result.exit_code == 0
+    assert "is sound: 0 errors, 0 warnings" in result.output
+    assert json.loads(run("validate", file, "--json").output)["valid"] is True
+
+
+def test_validate_prints_every_problem(tmp_path, make_arrays):
+    arrays = make_arrays(infos=False)
+    arrays["costs"][3] = -1
+    arrays["actions"][2] = 7
+    arrays["rewards"][5] = float("nan")
+    with h5py.File(tmp_path / "own.h5", "w") as own:
+        for name, array in arrays.items():
+            own[name] = array
+
+    result = run("validate", tmp_path / "own.h5")
+
+    assert result.exit_code == 1
+    for text in ("'costs', row 3", "'rewards', row 5", "warning: ", "'actions', row 2", "Remedy"):
+        assert text in result.output
+    assert "cannot be used: 2 errors, 1 warnings" in result.output
+
+    content = json.loads(run("validate", tmp_path / "own.h5", "--json").output)
+    assert content["valid"] is False
+    assert [problem["index"] for problem in content["problems"]] == [5, 3, 2]
+
+
+def test_validate_what_is_no_file(tmp_path):
+    result = run("validate", tmp_path / "none.h5")
+
+    assert result.exit_code == 1
+    assert "no such file" in result.output
