@@ -46,7 +46,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         times = interleave(
             lambda sampler=sampler: [sampler.sample() for _ in range(BATCHES)],
-            lambda: [index_each(columns, generator) for _ in range(BATCHES)],
+            lambda generator=generator: [index_each(columns, generator) for _ in range(BATCHES)],
         )
         rows.append((name, "batches/s", *(BATCHES / seconds for seconds in times)))
     table = pd.DataFrame(rows, columns=["what", "unit", "ours", "baseline"])

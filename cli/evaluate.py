@@ -16,7 +16,7 @@ def evaluate_command(
     ],
     env: Annotated[
         str | None,
-        typer.Option(help="Task, such as SafetyCarCircle-v0 or car-circle.  [default: as trained]"),
+        typer.Option(help="Task, such as SafetyCarCircle-v0 or car-circle (default: as trained)."),
     ] = None,
     attacks: Annotated[
         str, typer.Option(help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr.")
@@ -26,13 +26,13 @@ def evaluate_command(
     episodes: Annotated[int, typer.Option(help="Episodes under each attack.")] = 50,
     seed: Annotated[int, typer.Option(help="Determines episodes and attacks.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Simulation processes.  [default: the cores]")
+        int | None, typer.Option(help="Simulation processes (default: the cores).")
     ] = None,
     cost_limit: Annotated[
-        float | None, typer.Option(help="Largest allowed episode cost.  [default: as trained]")
+        float | None, typer.Option(help="Largest allowed episode cost (default: as trained).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results.  [default: the run directory]")
+        Path | None, typer.Option(help="Folder of the results (default: the run directory).")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole report as JSON instead of the table.")

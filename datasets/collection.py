@@ -54,6 +54,7 @@ class CollectionPlan:
         seed: Seed of the whole collection.
         behaviors: Names and shares of the families that act.
         versions: Of the packages that decide what an episode looks like.
+        shard_transitions: Transitions of a shard at least; the last shard may need fewer.
     """
 
     env_id: str
@@ -61,6 +62,7 @@ class CollectionPlan:
     seed: int
     behaviors: tuple[tuple[str, float], ...]
     versions: tuple[tuple[str, str], ...]
+    shard_transitions: int = SHARD_TRANSITIONS
 
     @classmethod
     def make(cls, env: str, *, transitions: int, seed: int) -> CollectionPlan:
@@ -84,13 +86,14 @@ class CollectionPlan:
                 (package, installed.version(package))
                 for package in ("safer-offline", "bullet-safety-gym", "pybullet", "numpy")
             ),
+            shard_transitions=SHARD_TRANSITIONS,
         )
 
     @property
     def shards(self) -> tuple[int, ...]:
         """How many transitions each shard collects at least."""
-        whole, rest = divmod(self.transitions, SHARD_TRANSITIONS)
-        return (SHARD_TRANSITIONS,) * whole + ((rest,) if rest else ())
+        whole, rest = divmod(self.transitions, self.shard_transitions)
+        return (self.shard_transitions,) * whole + ((rest,) if rest else ())
 
     def to_json(self) -> str:
         """The plan as text; equal texts mean equal content."""

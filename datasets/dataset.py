@@ -173,18 +173,28 @@ class OfflineDataset:
             ]
         return table
 
-    def select_episodes(self, episodes: Sequence[int] | NDArray[np.integer[Any]]) -> OfflineDataset:
+    def select_episodes(
+        self, episodes: Sequence[int] | NDArray[Any] | pd.Index[Any] | pd.Series[Any]
+    ) -> OfflineDataset:
         """A dataset of some of the episodes, in the order given.
 
         Args:
-            episodes: Positions in the table `episodes`.
+            episodes: Positions in the table `episodes`, or a condition on it, such as
+                `dataset.episodes["cost"] <= 10`.
 
         Raises:
             UsageError: If the selection is empty or names an episode that does not exist.
         """
-        chosen = np.asarray(episodes, dtype=np.int64)
+        chosen = np.asarray(episodes)
+        if chosen.dtype == np.bool_ and len(chosen) == self.num_episodes:
+            chosen = np.flatnonzero(chosen)
         if not chosen.size:
             raise UsageError("the selection holds no episode; loosen it")
+        if chosen.dtype.kind not in "iu":
+            raise UsageError(
+                f"episodes are chosen by whole numbers or by {self.num_episodes} truth values, "
+                f"not by {chosen.size} of {chosen.dtype}"
+            )
         if chosen.min() < 0 or chosen.max() >= self.num_episodes:
             raise UsageError(
                 f"episode {chosen[(chosen < 0) | (chosen >= self.num_episodes)][0]} does not "

@@ -28,6 +28,7 @@ FLOAT_ARRAYS = (*MATRICES, "rewards", "costs")
 FLAG_ARRAYS = ("terminals", "timeouts")
 ARRAYS = (*FLOAT_ARRAYS, *FLAG_ARRAYS)
 INFO_PREFIX = "infos/"
+IDENTIFIERS = ("infos/episode_id", "infos/seed", "infos/policy_id")
 
 # HDF5 keeps an attribute in an object header message, which holds just under 64 KiB.
 MAX_ATTRIBUTE_BYTES = 64_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -282,8 +283,8 @@ def _require_safe(entry: h5py.Dataset, *, name: str, path: Path) -> None:
             remedy="a dataset must hold its data itself: copy the array into the file",
         )
     # A chunk is allocated whole, however few of its rows the array uses.
-    chunk = int(np.prod(entry.chunks or (0,), dtype=object)) * entry.dtype.itemsize
-    declared = max(int(np.prod(entry.shape, dtype=object)) * entry.dtype.itemsize, chunk)
+    chunk = math.prod(entry.chunks or (0,)) * entry.dtype.itemsize
+    declared = max(math.prod(entry.shape) * entry.dtype.itemsize, chunk)
     stored = entry.id.get_storage_size()
     if declared > MAX_COMPRESSION * stored:
         raise DataError(
@@ -315,14 +316,6 @@ def _verify_hashes(arrays: Mapping[str, NDArray[Any]], metadata: Metadata, *, pa
             field="content_sha256",
             remedy=CHANGED,
         )
-
-
-def content_sha256(dataset: OfflineDataset) -> str:
-    """The hash that identifies a dataset's arrays: from its metadata, or computed."""
-    if dataset.metadata.content_sha256:
-        return dataset.metadata.content_sha256
-    arrays = as_columns(dataset.to_arrays())
-    return _content_sha256(arrays, {name: _sha256(array) for name, array in arrays.items()})
 
 
 def _hash_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from safer_offline.datasets.schema import (
     ARRAYS,
     FLAG_ARRAYS,
     FLOAT_ARRAYS,
+    IDENTIFIERS,
+    INFO_PREFIX,
     MATRICES,
     BoxSpace,
     Metadata,
@@ -95,10 +97,7 @@ def raise_first_error(problems: list[Problem], *, path: str | Path | None) -> No
         return
     others = len(errors) - 1
     count = f" (and {others} more problem{'s' * (others > 1)})" if others else ""
-    first = errors[0]
-    raise DataError(
-        first.problem + count, path=path, field=first.field, index=first.index, remedy=first.remedy
-    )
+    raise replace(errors[0], problem=errors[0].problem + count).to_error(path=path)
 
 
 def _find_missing(arrays: Arrays) -> Iterator[Problem]:
@@ -126,6 +125,19 @@ def _find_bad_types(arrays: Arrays) -> Iterator[Problem]:
                 field=name,
                 problem=f"has type {array.dtype}, which is no real number",
                 remedy="store it as float32 (flags as bool)",
+            )
+        elif name in IDENTIFIERS and (array.dtype.kind not in "iu" or array.ndim != 1):
+            yield Problem(
+                field=name,
+                problem=f"has type {array.dtype} and shape {array.shape} instead of one whole "
+                "number a row",
+                remedy="store it as integers, or under another name",
+            )
+        elif "/" in name.removeprefix(INFO_PREFIX):
+            yield Problem(
+                field=name,
+                problem="is nested too deeply",
+                remedy=f"store it as '{INFO_PREFIX}{name.split('/')[-1]}'",
             )
 
 
@@ -239,12 +251,12 @@ def _find_bad_actions(arrays: Arrays, space: BoxSpace | None) -> Iterator[Proble
     if not ((actions.min(axis=0) < low) | (actions.max(axis=0) > high)).any():
         return
     row = _first_row(actions, lambda values: (values < low) | (values > high))
-    largest = actions[row][np.abs(actions[row]).argmax()]
+    outside = actions[row][(actions[row] < low) | (actions[row] > high)][0]
     if space is not None:
         yield Problem(
             field="actions",
             index=row,
-            problem=f"the action {largest:g} lies outside the action space in the attributes",
+            problem=f"the action {outside:g} lies outside the action space in the attributes",
             remedy="store the action as the environment executed it (clipped), or correct the "
             "attribute 'action_space'",
         )
@@ -252,7 +264,7 @@ def _find_bad_actions(arrays: Arrays, space: BoxSpace | None) -> Iterator[Proble
         yield Problem(
             field="actions",
             index=row,
-            problem=f"the action {largest:g} lies outside [-1, 1] and the file names no bounds; "
+            problem=f"the action {outside:g} lies outside [-1, 1] and the file names no bounds; "
             "the range of the data is taken for the action space",
             remedy="scale actions to [-1, 1], or write the attribute 'action_space'",
             severity="warning",

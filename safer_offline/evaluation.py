@@ -247,7 +247,7 @@ def _check_task(policy: EvaluatedPolicy, env_id: str) -> int:
     if policy.env_id is not None and policy.env_id != env_id:
         warnings.warn(
             f"the policy was trained for {policy.env_id} and is evaluated in {env_id}",
-            stacklevel=3,
+            stacklevel=2,
         )
     environment = SafetyEnvironment(env_id)
     try:

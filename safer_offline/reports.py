@@ -178,7 +178,8 @@ def _plot_strips(axes: Axes, samples: list[Any], unsafe: list[bool]) -> None:
 
 
 def _title(report: EvaluationReport) -> str:
-    parts = [f"{report.env_id}: {report.episodes['episode'].nunique()} episodes"]
+    count = report.episodes["episode"].nunique()
+    parts = [f"{report.env_id}: {count} episode{'' if count == 1 else 's'}"]
     if isinstance(report.epsilon, float):
         parts.append(f"ε = {report.epsilon:g} ({report.epsilon_units})")
     else:

@@ -86,8 +86,9 @@ class SafetyEnvironment:
 
     def __init__(self, env_id: str) -> None:
         self.env_id = resolve_environment(env_id)
-        _require_simulator()
-        environment = gymnasium.make(self.env_id, disable_env_checker=True)
+        with _simulator_output():
+            _require_simulator()
+            environment = gymnasium.make(self.env_id, disable_env_checker=True)
         assert environment.spec is not None
         assert environment.spec.max_episode_steps is not None
         self.max_episode_steps: int = environment.spec.max_episode_steps
@@ -289,16 +290,18 @@ class _RemoteGroup:
         return answer
 
     def send(self, command: str, argument: Any) -> None:  # noqa: ANN401
-        self._pipe.send((command, argument))
+        with contextlib.suppress(OSError):  # of a process that died; `receive` tells
+            self._pipe.send((command, argument))
 
     def receive(self) -> Any:  # noqa: ANN401
         try:
             answer = self._pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join(timeout=5)
             raise SaferOfflineError(
                 f"a simulation process died (exit code {self._process.exitcode}); "
-                "out of memory? Try fewer episodes at once or fewer workers"
+                "out of memory? Try fewer episodes at once or fewer workers. In a script of your "
+                "own, call what simulates under `if __name__ == '__main__':`"
             ) from None
         if isinstance(answer, Exception):
             raise answer
@@ -347,9 +350,7 @@ def _global_generators_seeded(seed: int) -> Iterator[None]:
 
 def _require_simulator() -> None:
     try:
-        # Importing it registers the environments; the fd redirect hides pybullet's banner.
-        with _quiet_stdout():
-            importlib.import_module("bullet_safety_gym")
+        importlib.import_module("bullet_safety_gym")  # registers the environments
     except ImportError as error:
         raise MissingSimulatorError(
             f"simulation needs the package 'bullet-safety-gym' ({error}). Its physics engine, "
@@ -359,14 +360,19 @@ def _require_simulator() -> None:
 
 
 @contextlib.contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """Send the C-level standard output to nowhere: pybullet prints its build time on import."""
+def _simulator_output() -> Iterator[None]:
+    """Make room for the simulator's way with the standard streams, and hide pybullet's banner.
+
+    It looks up C streams by the names of Python's, which fails where these are replaced, as in
+    notebooks and under pytest. The banner comes from C, so it is the file descriptor that must go.
+    """
     sys.stdout.flush()
     saved = os.dup(1)
     try:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), 1)
-        yield
+        with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
+            yield
     finally:
         os.dup2(saved, 1)
         os.close(saved)

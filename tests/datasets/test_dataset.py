@@ -77,8 +77,24 @@ def test_selected_episodes_come_in_the_order_asked_for(dataset):
     assert selected.metadata.env_id == dataset.metadata.env_id
 
 
+def test_episodes_are_selected_by_a_condition(dataset):
+    cheapest = dataset.episodes["cost"] == dataset.episodes["cost"].min()
+
+    selected = dataset.select_episodes(cheapest)
+
+    assert selected.num_episodes == cheapest.sum()
+    assert (selected.episodes["cost"] == dataset.episodes["cost"].min()).all()
+
+
 @pytest.mark.parametrize(
-    ("episodes", "text"), [([], "no episode"), ([4], "episode 4 .* 0 to 3"), ([-1], "episode -1")]
+    ("episodes", "text"),
+    [
+        ([], "no episode"),
+        ([4], "episode 4 .* 0 to 3"),
+        ([-1], "episode -1"),
+        ([0.5], "1 of float64"),
+        ([True], "4 truth values, not by 1 of bool"),
+    ],
 )
 def test_impossible_selections(dataset, episodes, text):
     with pytest.raises(UsageError, match=text):

@@ -46,12 +46,29 @@ def test_arrays_of_no_numbers(make_arrays, kind):
     assert "no real number" in problem.problem
 
 
+@pytest.mark.parametrize("name", ["seed", "policy_id", "episode_id"])
+@pytest.mark.parametrize("values", [np.zeros(19), np.zeros((19, 2), int)])
+def test_columns_that_say_which_episode_hold_whole_numbers(make_arrays, name, values):
+    arrays = make_arrays() | {f"infos/{name}": values}
+
+    problem = only(find_problems(arrays, Metadata()))
+
+    assert problem.field == f"infos/{name}"
+    assert "one whole number a row" in problem.problem
+
+
+def test_infos_within_infos_cannot_be_stored(make_arrays):
+    arrays = make_arrays() | {"infos/a/b": np.zeros(19)}
+
+    assert only(find_problems(arrays, Metadata())).field == "infos/a/b"
+
+
 @pytest.mark.parametrize(
     ("name", "change", "text"),
     [
         ("actions", lambda a: a[:-1], r"has 18 rows, most arrays have 19"),
         ("infos/seed", lambda a: a[:-2], r"has 17 rows"),
-        ("infos/seed", lambda a: a[0], r"has no rows"),
+        ("infos/speed", lambda a: a[0], r"has no rows"),
         ("actions", lambda a: a[:, 0], r"shape \(19,\), it must have \(N, size\)"),
         ("costs", lambda a: np.stack([a, a], 1), r"shape \(19, 2\), it must have \(N,\)"),
         ("actions", lambda a: a[:, :0], r"no columns"),
@@ -60,6 +77,7 @@ def test_arrays_of_no_numbers(make_arrays, kind):
 )
 def test_shapes(make_arrays, name, change, text):
     arrays = make_arrays()
+    arrays["infos/speed"] = arrays["rewards"]
     arrays[name] = np.asarray(change(arrays[name]))
 
     with pytest.raises(DataError, match=text) as caught:
@@ -92,7 +110,7 @@ def test_a_number_too_large_for_float32_is_found(make_arrays):
     arrays["rewards"] = arrays["rewards"].astype(np.float64)
     arrays["rewards"][3] = 1e300
 
-    with pytest.raises(DataError, match="'rewards', row 3.*too large for float32"):
+    with pytest.raises(DataError, match=r"'rewards', row 3.*too large for float32"):
         OfflineDataset.from_arrays(arrays, path="a.h5")
 
 
