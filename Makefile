@@ -1,38 +1,44 @@
-# Everything runs in .venv, which `make setup` builds from the exact versions of constraints.txt.
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+# Everything runs in .venv, which `make setup` builds from the exact versions in constraints.txt.
+# `make demo TASK=ball-circle` does the same for another task, in demo-ball-circle/.
+TASK ?= car-circle
+OUT := $(if $(filter car-circle,$(TASK)),demo,demo-$(TASK))
+DATA := $(OUT)/$(subst -,_,$(TASK)).h5
+
+# The simulator has wheels for Python 3.10 and 3.11 only, so look for one of these first.
+PYTHON ?= $(shell for python in python3 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2>/dev/null \
+	&& echo $$python && exit; done; echo python3)
+BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: setup demo test lint clean
 
-setup: $(VENV)/.installed
+setup: .venv/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# Each step goes on where an interrupted one stopped, and is skipped once it is done.
 demo: setup
-	$(BIN)/safer-offline collect car-circle -o demo/car_circle.h5
-	$(BIN)/safer-offline train --data demo/car_circle.h5 --out demo/run
-	$(BIN)/safer-offline evaluate demo/run --env SafetyCarCircle-v0 --out demo
+	test -f $(DATA) || $(BIN)/safer-offline collect $(TASK) --out $(DATA)
+	$(BIN)/safer-offline data info $(DATA) --plot $(DATA:.h5=.png)
+	$(BIN)/safer-offline train --data $(DATA) --out $(OUT)/run --resume
+	$(BIN)/safer-offline evaluate $(OUT)/run --out $(OUT)
 
 test: setup
 	$(BIN)/python -m pytest
 
-# mypy and import-linter look for packages by folder, so show them the tree as it is installed.
-.lint: $(VENV)/.installed
+# mypy and import-linter find packages by folder: show them the tree as it is installed.
+lint: setup
 	rm -rf .lint && mkdir -p .lint/safer_offline
-	ln -s $(CURDIR)/safer_offline/* .lint/safer_offline/
-	ln -s $(CURDIR)/datasets $(CURDIR)/cli .lint/safer_offline/
-
-lint: setup .lint
+	ln -s $(CURDIR)/safer_offline/* $(CURDIR)/datasets $(CURDIR)/cli .lint/safer_offline/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd .lint && ../$(BIN)/mypy --config-file ../pyproject.toml -p safer_offline
 	cd .lint && ../$(BIN)/lint-imports --config ../pyproject.toml
 
 clean:
-	rm -rf $(VENV) .lint demo build *.egg-info
+	rm -rf .venv .lint demo demo-* build *.egg-info

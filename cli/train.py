@@ -71,7 +71,11 @@ def train_command(
     )
     directory = out or Path("runs") / data.stem
     run = train(config, load_dataset(data), out=directory, steps=steps, seed=seed, resume=resume)
+    estep = run.metrics.dropna(subset="episodes_eta").iloc[-1]
     typer.echo(
+        f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda {estep.episodes_lambda:.3g} "
+        f"at a limit of {estep.episodes_cost_limit:.3g}; about {estep.episodes_effective:.0f} "
+        "episodes carry the weight.\n"
         f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json.\n"
         f"Next: safer-offline evaluate {run.directory}"
     )

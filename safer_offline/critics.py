@@ -75,15 +75,17 @@ class CriticEnsemble(nn.Module):
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """All members' estimates for (B, ds) and (B, da), shape (E, B)."""
         inputs = torch.cat([self.observations(observations), actions], dim=-1)
-        return self.values.inverse(self.ensemble(inputs)).squeeze(-1)
+        estimates: Tensor = self.values.inverse(self.ensemble(inputs))
+        return estimates.squeeze(-1)
 
     def mean(self, observations: Tensor, actions: Tensor) -> Tensor:
         """The members' mean, shape (B,)."""
-        return self(observations, actions).mean(0)
+        estimates: Tensor = self(observations, actions)
+        return estimates.mean(0)
 
     def upper(self, observations: Tensor, actions: Tensor, *, deviations: float) -> Tensor:
         """Mean plus so many standard deviations of the members, shape (B,): a cautious cost."""
-        estimates = self(observations, actions)
+        estimates: Tensor = self(observations, actions)
         return estimates.mean(0) + deviations * estimates.std(0, correction=0)
 
 
@@ -92,6 +94,6 @@ def critic_loss(
 ) -> Tensor:
     """Squared error against (B,) targets in standard deviations, summed over members."""
     inputs = torch.cat([critic.observations(observations), actions], dim=-1)
-    estimates = critic.ensemble(inputs).squeeze(-1)
-    wanted = critic.values(targets[:, None]).squeeze(-1)
+    estimates: Tensor = critic.ensemble(inputs).squeeze(-1)
+    wanted: Tensor = critic.values(targets[:, None]).squeeze(-1)
     return functional.mse_loss(estimates, wanted.expand_as(estimates)) * estimates.shape[0]

@@ -146,7 +146,7 @@ def evaluate(
     seed: int = 0,
     workers: int | None = None,
     cost_limit: float | None = None,
-    max_rows: int = 64,
+    max_rows: int = 32,
     progress: bool = True,
 ) -> EvaluationReport:
     """Run a policy in the simulator under each attack.

@@ -8,7 +8,7 @@ step counts as costly if any observation within `margin` of the budget is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,8 @@ class CostModel(nn.Module):
 
     def forward(self, next_observations: Tensor) -> Tensor:
         """Logits for raw (B, ds) observations, shape (B,); positive where cost is likely."""
-        return self.network(self.observations(next_observations)).squeeze(-1)
+        logits: Tensor = self.network(self.observations(next_observations))
+        return logits.squeeze(-1)
 
 
 def cost_model_loss(model: CostModel, next_observations: Tensor, costs: Tensor) -> Tensor:
@@ -54,7 +55,6 @@ def costs_within_margin(
     reach: Tensor,
     steps: int = 8,
     generator: torch.Generator,
-    progress: Callable[[int], None] = lambda rows: None,
 ) -> Tensor:
     """The cost of each step if the worst observation within reach had been the true one.
 
@@ -65,7 +65,6 @@ def costs_within_margin(
         reach: How far each coordinate may be off, raw units, shape (ds,).
         steps: Gradient steps of the search for the worst observation.
         generator: For the starting points of the search.
-        progress: Called with the number of rows of each finished block.
 
     Returns:
         Shape (N,): the observed cost, and where the model finds a costly observation within reach
@@ -75,7 +74,8 @@ def costs_within_margin(
     if not len(costly) or not bool((reach > 0).any()):
         return costs.clone()
     worst = costs.clone()
-    for rows in torch.arange(len(costs)).split(BLOCK_ROWS):
+    for start in range(0, len(costs), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
         centre = next_observations[rows]
         noise = 2 * torch.rand(centre.shape, generator=generator) - 1
         _, logits = projected_ascent(
@@ -83,5 +83,4 @@ def costs_within_margin(
         )
         imagined = torch.where(logits > 0, costly.mean(), 0.0)
         worst[rows] = torch.maximum(worst[rows], imagined)
-        progress(len(rows))
     return worst

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from safer_offline.checkpoints import digest
 from safer_offline.critics import CriticEnsemble
 from safer_offline.errors import CheckpointError, UsageError
 from safer_offline.files import write_atomically
@@ -169,9 +170,10 @@ class TrainedPolicy(nn.Module):
         """Write everything that is needed to act to one safetensors file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        header = {"format": FORMAT, "info": json.dumps(dataclasses.asdict(self.info))}
+        info = json.dumps(dataclasses.asdict(self.info))
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        write_atomically(path, to_bytes(state, metadata=header))
+        header = {"format": FORMAT, "info": info, "sha256": _digest(info, state)}
+        write_atomically(path, _with_sorted_header(to_bytes(state, metadata=header)))
 
 
 def load_policy(path: str | Path) -> TrainedPolicy:
@@ -204,21 +206,33 @@ def load_policy(path: str | Path) -> TrainedPolicy:
             path=path,
             remedy=foreign,
         )
+    if "sha256" in header and _digest(header.get("info"), state) != header["sha256"]:
+        raise CheckpointError("the file is damaged (its digest differs)", path=path, remedy=foreign)
     try:
         policy = TrainedPolicy.untrained(_read_info(json.loads(header["info"])))
         policy.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights do not fit what the file says ({error})", path=path, remedy=foreign
         ) from error
     return policy.requires_grad_(False)
 
 
+def _digest(info: str | None, state: dict[str, Tensor]) -> str:
+    return digest([info, sorted(state.items())])
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file; the library writes metadata in another order each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors are aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
 def _read_info(values: dict[str, Any]) -> PolicyInfo:
     """Inverse of `dataclasses.asdict`: JSON has lists for tuples."""
-    return PolicyInfo(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-    )
+    tuples: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return PolicyInfo(**tuples)

@@ -48,6 +48,11 @@ class Run:
     policy: TrainedPolicy
     directory: Path
 
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """metrics.csv: mean losses over every `LOG_EVERY` updates; the E-steps' once."""
+        return pd.read_csv(self.directory / "metrics.csv")
+
 
 def train(
     config: SAFERConfig,

@@ -74,13 +74,13 @@ class SAFERConfig:
     cost_limit: float = 10.0
     epsilon: float | tuple[float, ...] = 0.05
     epsilon_units: Literal["raw", "std"] = "raw"
-    margin: float = 0.6
+    margin: float = 0.5
     estep_solver: Literal["newton", "cvxpy"] = "newton"
     episode_share: float = 0.1
     candidates: int = 16
     candidate_kl: float = 1.0
     recovery_states: int = 20_000
-    recovery_weight: float = 1.0
+    recovery_weight: float = 1.5
     adversarial_weight: float = 1.0
     attack_steps: int = 4
     ramp_share: float = 0.5
@@ -95,18 +95,27 @@ class SAFERConfig:
     averaging_rate: float = 0.005
 
     def __post_init__(self) -> None:
-        _require(
-            math.isfinite(self.cost_limit) and self.cost_limit >= 0, self, "cost_limit", ">= 0"
-        )
-        for name in ("margin", "recovery_weight", "adversarial_weight", "cost_deviations"):
-            _require(getattr(self, name) >= 0, self, name, ">= 0")
+        for name in (
+            "cost_limit",
+            "margin",
+            "recovery_weight",
+            "adversarial_weight",
+            "cost_deviations",
+        ):
+            _require(0 <= getattr(self, name) < math.inf, self, name, ">= 0 and finite")
         for name in ("episode_share", "estimation_share", "averaging_rate", "discount"):
             _require(0 < getattr(self, name) < 1, self, name, "between 0 and 1")
         _require(0 <= self.ramp_share <= 1, self, "ramp_share", "between 0 and 1")
         for name in ("candidate_kl", "learning_rate"):
-            _require(getattr(self, name) > 0, self, name, "> 0")
+            _require(0 < getattr(self, name) < math.inf, self, name, "> 0 and finite")
         for name in ("attack_steps", "critic_members", "mixture_components", "batch_size"):
             _require(getattr(self, name) >= 1, self, name, ">= 1")
+        _require(
+            bool(self.hidden_sizes) and min(self.hidden_sizes) >= 1,
+            self,
+            "hidden_sizes",
+            "one or more numbers >= 1",
+        )
         _require(self.candidates >= 2, self, "candidates", ">= 2")
         _require(self.recovery_states >= 1, self, "recovery_states", ">= 1")
         _require(self.estep_solver in ESTEP_SOLVERS, self, "estep_solver", "newton or cvxpy")
@@ -176,7 +185,7 @@ class SAFER:
         if self.step < self.estimation_steps:
             losses = self._estimate()
         else:
-            report: dict[str, float] = {}
+            report: dict[str, Tensor | float] = {}
             if self._answer is None:
                 self._answer, report = self._estep()
                 self._begin_imitation(self._answer)
@@ -257,7 +266,7 @@ class SAFER:
 
     # ---------------------------------------------------------------- stage 2: E-step
 
-    def _estep(self) -> tuple[EStepAnswer, dict[str, float]]:
+    def _estep(self) -> tuple[EStepAnswer, dict[str, Tensor | float]]:
         """Solve both E-steps; returns their answer and what is worth logging about them."""
         episodes, first = self._episode_estep()
         rows, candidates, second = self._candidate_estep()
@@ -458,7 +467,7 @@ class SAFER:
             sampler.load_state_dict(state["samplers"][name])
 
 
-def _report(which: str, result: EStepResult) -> dict[str, float]:
+def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
     """What to log of an E-step."""
     return {
         f"{which}_eta": result.eta,

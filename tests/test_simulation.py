@@ -1,0 +1,298 @@
+"""Simulation: an episode depends on its seed and its actions, and on nothing else."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+from safer_offline import simulation
+from safer_offline.datasets.behaviors.circle import CarDriver, ClippedCircle
+from safer_offline.errors import MissingSimulatorError, SaferOfflineError, UsageError
+from safer_offline.simulation import (
+    ENVIRONMENT_IDS,
+    SafetyEnvironment,
+    VectorEnvironment,
+    resolve_environment,
+    short_name,
+)
+
+STEPS = 40
+
+
+def drive(environment, seed, steps=STEPS):
+    """All numbers of the first steps of an episode; the actions are a function of the seed."""
+    generator = np.random.default_rng(seed)
+    numbers = [environment.reset(seed)]
+    for _ in range(steps):
+        action = generator.uniform(-1, 1, environment.action_space.shape)
+        step = environment.step(action)
+        numbers.append(np.array([*step.observation, step.reward, step.cost, step.terminated]))
+        if step.terminated or step.truncated:
+            break
+    return np.concatenate(numbers)
+
+
+def drive_anew(env_id, seed):
+    """`drive` in whatever process this runs in."""
+    environment = SafetyEnvironment(env_id)
+    numbers = drive(environment, seed)
+    environment.close()
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def other_process():
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        yield pool
+
+
+def after_nothing(environment):
+    pass
+
+
+def after_full_power(environment):
+    """Leaves motors running and the body moving; the simulator would carry both over."""
+    environment.reset(99)
+    for _ in range(15):
+        environment.step(np.ones(environment.action_space.shape))
+
+
+def after_an_episode_elsewhere(environment):
+    drive(environment, 1, steps=30)
+    np.random.seed(3)
+    random.seed(3)
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+def test_an_episode_is_the_same_bits_after_any_history_and_in_any_process(env_id, other_process):
+    elsewhere = other_process.submit(drive_anew, env_id, 5)
+    environment = SafetyEnvironment(env_id)
+    episodes = []
+    for happen in (after_nothing, after_full_power, after_an_episode_elsewhere):
+        happen(environment)
+        episodes.append(drive(environment, 5))
+    other_seed = drive(environment, 6)
+    environment.close()
+    assert episodes[1].tobytes() == episodes[0].tobytes()
+    assert episodes[2].tobytes() == episodes[0].tobytes()
+    assert elsewhere.result().tobytes() == episodes[0].tobytes()
+    assert other_seed.tobytes() != episodes[0].tobytes()
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+def test_leaving_out_what_only_a_renderer_needs_changes_no_bit(env_id, monkeypatch):
+    lean = drive_anew(env_id, seed=4)
+    monkeypatch.setattr(simulation, "_without_visuals", contextlib.nullcontext)
+
+    whole = drive_anew(env_id, seed=4)
+
+    for one, other in zip(lean, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_two_environments_side_by_side_do_not_disturb_each_other():
+    alone = drive_anew("car-circle", 5)
+    left, right = SafetyEnvironment("car-circle"), SafetyEnvironment("car-circle")
+    right.reset(8)
+    actions = np.random.default_rng(5)
+    numbers = [left.reset(5)]
+    for _ in range(STEPS):
+        right.step(np.ones(2))
+        step = left.step(actions.uniform(-1, 1, 2))
+        numbers.append(np.array([*step.observation, step.reward, step.cost, step.terminated]))
+    assert np.concatenate(numbers).tobytes() == alone.tobytes()
+
+
+def test_reset_leaves_the_generators_of_the_caller_alone():
+    environment = SafetyEnvironment("ball-circle")
+    np.random.seed(12)
+    random.seed(12)
+    expected = np.random.random(3).tolist(), random.random()
+    np.random.seed(12)
+    random.seed(12)
+    environment.reset(7)
+    environment.step(np.zeros(2))
+    assert (np.random.random(3).tolist(), random.random()) == expected
+
+
+def test_seeds_beyond_32_bits_are_welcome():
+    environment = SafetyEnvironment("ball-circle")
+    assert np.array_equal(environment.reset(2**40 + 3), environment.reset(2**40 + 3))
+    assert not np.array_equal(environment.reset(2**40 + 3), environment.reset(4))
+
+
+def test_time_limit_truncates_and_does_not_terminate():
+    environment = SafetyEnvironment("ball-circle")
+    environment.reset(0)
+    steps = [environment.step(np.zeros(2)) for _ in range(environment.max_episode_steps)]
+    assert environment.max_episode_steps == 200
+    assert [step.truncated for step in steps] == [False] * 199 + [True]
+    assert not any(step.terminated for step in steps)
+
+
+def test_cost_of_the_circle_is_where_the_car_then_is():
+    environment = SafetyEnvironment("car-circle")
+    driver = CarDriver(
+        path=ClippedCircle(radius=7.0, margin=9.0, lookahead=3.0),
+        throttle=1.0,
+        steering_gain=3.0,
+        damping=0.2,
+        slowing=0.1,
+        reverse=True,
+    )
+    observation, costs, outside = environment.reset(0), [], []
+    for _ in range(environment.max_episode_steps):
+        observation, _, cost, _, _ = environment.step(np.array(driver(observation)))
+        costs.append(cost)
+        outside.append(float(abs(10 * observation[0]) > 6))
+    assert costs == outside
+    assert 0 < sum(costs) < len(costs)
+
+
+# Batches
+
+
+def play(workers, seeds, env_id="ball-circle", steps=25):
+    """All that a batch returns in a few steps of each of two rounds of episodes."""
+    numbers = []
+    with VectorEnvironment(env_id, num_envs=len(seeds), workers=workers) as batch:
+        for start in (0, 100):
+            numbers.append(batch.reset([start + seed for seed in seeds]))
+            generator = np.random.default_rng(start)
+            for _ in range(steps):
+                actions = generator.uniform(-1, 1, (len(seeds), *batch.action_space.shape))
+                numbers.extend(batch.step(actions))
+    return [array.tolist() for array in numbers]
+
+
+def test_workers_change_nothing():
+    seeds = [4, 0, 9]
+    here = play(0, seeds)
+    assert play(1, seeds) == here
+    assert play(2, seeds) == here
+    assert play(8, seeds) == here
+
+
+def test_a_row_does_not_depend_on_its_place_and_neighbours():
+    def first_observations(seeds):
+        with VectorEnvironment("car-circle", num_envs=len(seeds), workers=0) as batch:
+            batch.reset(seeds)
+            for _ in range(10):
+                steps = batch.step(np.full((len(seeds), 2), 0.7))
+            return dict(zip(seeds, steps.observations.tolist(), strict=True))
+
+    pair, triple = first_observations([3, 5]), first_observations([5, 4, 3])
+    assert pair[3] == triple[3]
+    assert pair[5] == triple[5]
+    assert pair[3] != pair[5]
+
+
+def test_rows_that_have_ended_are_left_alone():
+    hover, tumble = np.zeros(4), np.array([1.0, -1.0, -1.0, 1.0])
+    alone = SafetyEnvironment("drone-circle")
+    alone.reset(2)
+    with VectorEnvironment("drone-circle", num_envs=2, workers=0) as batch:
+        assert batch.done.all()  # nothing runs before the first reset
+        batch.reset([1, 2])
+        assert not batch.done.any()
+        last = None
+        for _ in range(30):
+            steps, expected = batch.step(np.stack([tumble, hover])), alone.step(hover)
+            assert np.array_equal(steps.observations[1], expected.observation)
+            assert steps.rewards[1] == np.float32(expected.reward)
+            if last is not None:
+                assert np.array_equal(steps.observations[0], last)
+                assert (steps.rewards[0], steps.costs[0]) == (0, 0)
+                assert not steps.terminated[0]
+                assert not steps.truncated[0]
+            elif steps.terminated[0]:
+                last = steps.observations[0]
+            assert batch.done.tolist() == [last is not None, False]
+        assert last is not None
+        batch.reset([1, 2])
+        assert not batch.done.any()
+
+
+def test_what_a_caller_does_to_a_result_stays_with_the_caller():
+    with VectorEnvironment("ball-circle", num_envs=1, workers=0) as batch:
+        first = batch.reset([1])
+        first[:] = 77
+        while not batch.done.all():
+            steps = batch.step(np.zeros((1, 2)))
+        kept = steps.observations.copy()
+        steps.observations[:] = 77
+        assert np.array_equal(batch.step(np.zeros((1, 2))).observations, kept)
+
+
+def test_seeds_must_be_as_many_as_rows():
+    with (
+        VectorEnvironment("ball-circle", num_envs=2, workers=0) as batch,
+        pytest.raises(ValueError, match="3 seeds for 2 environments"),
+    ):
+        batch.reset([1, 2, 3])
+    with pytest.raises(UsageError, match="num_envs must be at least 1"):
+        VectorEnvironment("ball-circle", num_envs=0)
+
+
+def test_the_death_of_a_process_is_told():
+    with VectorEnvironment("ball-circle", num_envs=2, workers=1) as batch:
+        batch.reset([1, 2])
+        process = batch._groups[0]._process
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with pytest.raises(SaferOfflineError, match="simulation process died"):
+            batch.step(np.zeros((2, 2)))
+
+
+def test_closing_ends_the_processes():
+    batch = VectorEnvironment("ball-circle", num_envs=2, workers=2)
+    processes = [group._process for group in batch._groups]
+    assert all(process.is_alive() for process in processes)
+    batch.close()
+    assert [process.exitcode for process in processes] == [0, 0]
+    batch.close()
+
+
+# Names
+
+
+def test_every_environment_is_found_by_id_and_short_name():
+    assert len(set(ENVIRONMENT_IDS)) == 8
+    for env_id in ENVIRONMENT_IDS:
+        assert resolve_environment(env_id) == env_id
+        assert resolve_environment(env_id.upper()) == env_id
+        assert resolve_environment(short_name(env_id)) == env_id
+        assert resolve_environment(short_name(env_id).replace("-", "_")) == env_id
+    assert short_name("SafetyCarCircle-v0") == "car-circle"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("car-circel", "SafetyCarCircle-v0"),
+        ("SafetyBalRun-v0", "SafetyBallRun-v0"),
+        ("drone", "SafetyDroneRun-v0"),
+        ("", "Safety"),
+    ],
+)
+def test_unknown_names_lead_to_the_nearest_known_one(name, nearest):
+    with pytest.raises(UsageError) as caught:
+        SafetyEnvironment(name)
+    assert f"unknown environment '{name}'" in str(caught.value)
+    assert f"nearest known one is '{nearest}" in str(caught.value)
+
+
+def test_without_the_simulator_the_message_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bullet_safety_gym", None)  # importing it raises ImportError
+    for make in (SafetyEnvironment, lambda env: VectorEnvironment(env, num_envs=1, workers=0)):
+        with pytest.raises(MissingSimulatorError) as caught:
+            make("car-circle")
+        for text in ("bullet-safety-gym", "3.10", "3.11"):
+            assert text in str(caught.value)
