@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 # Read when torch is first imported. Threads that spin while they wait make two busy processes on
@@ -13,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer
 
+import safer_offline.cli
+import safer_offline.datasets
 from safer_offline.cli import data
 from safer_offline.cli.collect import collect_command
 from safer_offline.cli.evaluate import evaluate_command
@@ -73,7 +76,9 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Our warnings are for users: without the line of code; others are for developers."""
-    if category is UserWarning and "safer_offline" in filename.replace("-", "_"):
+    packages = (safer_offline, safer_offline.cli, safer_offline.datasets)
+    folders = (folder for package in packages for folder in package.__path__)
+    if category is UserWarning and any(Path(filename).is_relative_to(f) for f in folders):
         typer.secho("Warning: ", fg="yellow", bold=True, err=True, nl=False)
         typer.echo(str(message), err=True)
     else:

@@ -48,7 +48,8 @@ def train_command(
         ),
     ] = None,
     threads: Annotated[
-        int, typer.Option(help="Threads of the numerical work; more rarely helps on small nets.")
+        int,
+        typer.Option(min=1, help="Threads of the numerical work; more rarely helps on small nets."),
     ] = 1,
 ) -> None:
     """Train SAFER on a fixed dataset: estimate, solve the E-step, fit the policy robustly."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
+import inspect
 import itertools
 import json
 import multiprocessing
@@ -95,6 +97,7 @@ class SafetyEnvironment:
         self.max_episode_steps: int = environment.spec.max_episode_steps
         self.spec: dict[str, Any] = json.loads(environment.spec.to_json())
         self._environment: Any = environment.unwrapped
+        _bind_functions(self._environment.bc)
         self.observation_space = cast("gymnasium.spaces.Box", environment.observation_space)
         self.action_space = cast("gymnasium.spaces.Box", environment.action_space)
         self._elapsed = 0
@@ -160,6 +163,8 @@ class VectorEnvironment:
     def __init__(self, env_id: str, *, num_envs: int, workers: int | None = None) -> None:
         if num_envs < 1:
             raise UsageError(f"num_envs must be at least 1, not {num_envs}")
+        if workers is not None and workers < 0:
+            raise UsageError(f"workers must not be negative, but is {workers}")
         self.env_id = resolve_environment(env_id)
         self.num_envs = num_envs
         workers = min(available_cores() if workers is None else workers, num_envs)
@@ -383,6 +388,18 @@ def _without_visuals() -> Iterator[None]:
         del client.loadURDF
 
 
+def _bind_functions(client: Any) -> None:  # noqa: ANN401 - pybullet has no types
+    """Look up all of pybullet's functions for this client once, instead of at every call.
+
+    A step calls some twenty; for the ball, finding them takes a good part of the step.
+    """
+    pybullet = importlib.import_module("pybullet")
+    for name, function in vars(pybullet).items():
+        # Not disconnect: there the client must notice that it has no server any more.
+        if inspect.isbuiltin(function) and name != "disconnect":
+            setattr(client, name, functools.partial(function, physicsClientId=client._client))
+
+
 @contextlib.contextmanager
 def _simulator_output() -> Iterator[None]:
     """Make room for the simulator's way with the standard streams, and hide pybullet's banner.
@@ -390,13 +407,13 @@ def _simulator_output() -> Iterator[None]:
     It looks up C streams by the names of Python's, which fails where these are replaced, as in
     notebooks and under pytest. The banner comes from C, so it is the file descriptor that must go.
     """
-    sys.stdout.flush()
-    saved = os.dup(1)
+    sys.stderr.flush()
+    saved = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
         with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
             yield
     finally:
-        os.dup2(saved, 1)
+        os.dup2(saved, 2)
         os.close(saved)

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 
 from safer_offline import load_policy
 from safer_offline.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from safer_offline.cli.main import main
 from safer_offline.datasets import load_dataset, save_dataset
 
 TINY = [
@@ -23,13 +26,12 @@ TINY = [
     *("--set", "mixture_components=2"),
 ]
 
-IN_PROCESS = "from safer_offline.cli.main import main; main()"
-
 
 def run(*arguments, cwd=None):
     """The program in a process of its own."""
+    code = "from safer_offline.cli.main import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", IN_PROCESS, *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         cwd=cwd,
         check=False,
         capture_output=True,
@@ -40,6 +42,7 @@ def run(*arguments, cwd=None):
 def ok(*arguments, cwd=None):
     done = run(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     return done
 
 
@@ -91,46 +94,74 @@ def test_evaluating_made_a_report(place):
     assert (table["episodes"] == 2).all()
     assert np.isfinite(table[["reward_mean", "cost_mean"]]).all(axis=None)
     report = json.loads((run_folder / "evaluation.json").read_text())
-    assert report["env_id"] == "SafetyBallCircle-v0"
+    assert report["config"]["env"] == "SafetyBallCircle-v0"
     assert list(run_folder.glob("evaluation*.png"))
     output = (place / "evaluate.txt").read_text()
     for text in ("natural", "uniform", "mc", "evaluation.csv"):
         assert text in output
 
 
-def test_json_is_all_that_is_printed_and_agrees_with_the_file(place, tmp_path):
-    done = ok(
+def test_json_is_all_that_is_printed_and_agrees_with_the_file(place, tmp_path, here):
+    code, output, _ = here(
         *("evaluate", place / "runs" / "ball_circle" / "policy.safetensors", "--json"),
         *("--env", "ball-circle", "--attacks", "natural", "--episodes", 1),
         *("--workers", 0, "--out", tmp_path / "out"),
     )
-    printed = json.loads(done.stdout)
-    assert printed["env_id"] == "SafetyBallCircle-v0"
+    assert code == 0
+    printed = json.loads(output)
+    assert printed["config"]["env"] == "SafetyBallCircle-v0"
+    assert printed["summary"][0]["attack"] == "natural"
     assert printed == json.loads((tmp_path / "out" / "evaluation.json").read_text())
 
 
-def test_resume_on_a_finished_run_is_no_error(place):
+def test_resume_on_a_finished_run_is_no_error(place, here):
     data, folder = place / "ball_circle.h5", place / "runs" / "ball_circle"
     before = (folder / "policy.safetensors").read_bytes()
     train = ("train", "--data", data, "--cost-limit", 60, "--steps", 24, *TINY)
-    ok(*train, "--out", folder, "--resume")
+    code, output, _ = here(*train, "--out", folder, "--resume")
+    assert code == 0
+    assert str(folder) in output
     assert (folder / "policy.safetensors").read_bytes() == before
 
 
 # What goes wrong
 
 
-def refused(code, *texts, arguments, cwd=None):
-    """The program must end with this code and a message, on standard error, without traceback."""
-    done = run(*arguments, cwd=cwd)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    # Lines may be broken to the width of a terminal, and boxed.
-    said = " ".join(done.stderr.replace("│", " ").split())
-    for text in texts:
-        assert text in said
-    return said
+@pytest.fixture
+def here(monkeypatch, capfd, tmp_path):
+    """Runs the program in this process, in an empty folder: a traceback fails the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which `main` replaces
+
+    def run_here(*arguments):
+        monkeypatch.setattr(sys, "argv", ["safer-offline", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        output, errors = capfd.readouterr()
+        return code, output, errors
+
+    return run_here
+
+
+@pytest.fixture
+def refused(here):
+    """The program must end with this code and a message on standard error alone."""
+
+    def run_refused(code, *texts, arguments):
+        ended, output, errors = here(*arguments)
+        # Lines may be broken to the width of a terminal, and boxed.
+        said = " ".join(errors.replace("│", " ").split())
+        assert ended == code, said
+        assert output == ""
+        for text in texts:
+            assert text in said
+        return said
+
+    return run_refused
 
 
 @pytest.mark.parametrize(
@@ -139,14 +170,14 @@ def refused(code, *texts, arguments, cwd=None):
         (("collect", "car-circel"), "nearest known one is 'SafetyCarCircle-v0'"),
         (("collect", "ant-run"), "no scripted behaviour policies for 'SafetyAntRun-v0'"),
         (("collect", "ball-circle", "--transitions", "0"), "--transitions must be at least 1"),
-        (("collect", "ball-circle", "--transitions", "many"), "'many' is not a valid int"),
+        (("collect", "ball-circle", "--transitions", "many"), "Invalid value for '--transitions'"),
         (("collect", "ball-circle", "--format", "zarr"), "'zarr' is not one of"),
         (("colect",), "No such command 'colect'"),
         (("train",), "Missing option '--data'"),
     ],
 )
-def test_wrong_requests_end_with_code_2(tmp_path, arguments, text):
-    refused(2, text, arguments=arguments, cwd=tmp_path)
+def test_wrong_requests_end_with_code_2(tmp_path, refused, arguments, text):
+    refused(2, text, arguments=arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -166,14 +197,16 @@ def test_wrong_requests_end_with_code_2(tmp_path, arguments, text):
         (["--estep-solver", "simplex"], "'simplex' is not one of"),
     ],
 )
-def test_impossible_trainings_end_with_code_2_and_write_nothing(place, tmp_path, options, text):
+def test_impossible_trainings_end_with_code_2_and_write_nothing(
+    place, tmp_path, refused, options, text
+):
     data = place / "ball_circle.h5"
     arguments = ("train", "--data", data, "--out", tmp_path / "run", "--cost-limit", 60, *options)
     refused(2, text, arguments=arguments)
     assert not (tmp_path / "run").exists()
 
 
-def test_files_that_are_missing_or_no_dataset_end_with_code_1(tmp_path):
+def test_files_that_are_missing_or_no_dataset_end_with_code_1(tmp_path, refused):
     for name, content, text in (
         ("none.h5", None, "there is no such file"),
         ("text.h5", b"hello", "this is no HDF5 file"),
@@ -183,12 +216,12 @@ def test_files_that_are_missing_or_no_dataset_end_with_code_1(tmp_path):
         if content is not None:
             path.write_bytes(content)
         for command in ("train", "--data"), ("data", "info"):
-            said = refused(1, str(path), text, arguments=(*command, path), cwd=tmp_path)
+            said = refused(1, str(path), text, arguments=(*command, path))
             assert "Remedy: " in said
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_bad_number_in_a_dataset_is_told_by_file_field_and_row(points, tmp_path):
+def test_a_bad_number_in_a_dataset_is_told_by_file_field_and_row(points, tmp_path, refused):
     path = tmp_path / "points.h5"
     with h5py.File(path, "w") as file:
         for name, array in points.to_arrays().items():
@@ -201,10 +234,10 @@ def test_a_bad_number_in_a_dataset_is_told_by_file_field_and_row(points, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_what_exists_is_refused_and_untouched(place, tmp_path):
+def test_what_exists_is_refused_and_untouched(place, tmp_path, refused):
     precious = tmp_path / "ball_circle.h5"
     precious.write_text("precious")
-    refused(2, "ball_circle.h5 exists", arguments=("collect", "ball-circle"), cwd=tmp_path)
+    refused(2, "ball_circle.h5 exists", arguments=("collect", "ball-circle"))
     assert precious.read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["ball_circle.h5"]
 
@@ -217,7 +250,7 @@ def test_what_exists_is_refused_and_untouched(place, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_checkpoint_of_another_algorithm_ends_with_code_1(place, tmp_path):
+def test_a_checkpoint_of_another_algorithm_ends_with_code_1(place, tmp_path, refused):
     state = load_checkpoint(place / "runs" / "ball_circle" / CHECKPOINT_FILE)
     state["identity"]["algorithm"] = "bcq"
     save_checkpoint(tmp_path / CHECKPOINT_FILE, state)
@@ -226,7 +259,7 @@ def test_a_checkpoint_of_another_algorithm_ends_with_code_1(place, tmp_path):
     assert "Remedy: " in said
 
 
-def test_policies_that_cannot_be_used_end_with_code_1(points, place, tmp_path):
+def test_policies_that_cannot_be_used_end_with_code_1(place, tmp_path, refused):
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(2)}, foreign)
     for path, text in (
@@ -249,53 +282,72 @@ def test_policies_that_cannot_be_used_end_with_code_1(points, place, tmp_path):
         (["--env", "drone-run"], 1, "size"),
     ],
 )
-def test_impossible_evaluations_are_refused(place, tmp_path, options, code, text):
+def test_impossible_evaluations_are_refused(place, refused, options, code, text):
     policy = place / "runs" / "ball_circle"
-    arguments = ("evaluate", policy, "--out", tmp_path / "out", "--workers", 0, *options)
+    arguments = ("evaluate", policy, "--out", "out", "--workers", 0, *options)
     refused(code, text, arguments=arguments)
-    assert not (tmp_path / "out").exists()
+    assert not Path("out").exists()
 
 
-def test_warnings_are_for_users(make_points, tmp_path):
+def test_warnings_are_for_users(make_points, tmp_path, here):
     """Not with the line of code that raised them, as Python shows them."""
     save_dataset(tmp_path / "points.h5", make_points(episodes=25, lanes=(0.6,) * 4 + (0.0,)))
-    done = ok(
+    code, _, errors = here(
         *("train", "--data", tmp_path / "points.h5", "--out", tmp_path / "run"),
         *("--steps", 4, "--cost-limit", 2, *TINY),
     )
-    assert "Warning: " in done.stderr
-    assert "only 5 of 25 episodes keep the cost limit of 2" in done.stderr
-    assert "UserWarning" not in done.stderr
-    assert ".py:" not in done.stderr
+    assert code == 0
+    assert "Warning: " in errors
+    assert "only 5 of 25 episodes keep the cost limit of 2" in errors
+    assert "UserWarning" not in errors
+    assert ".py:" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("collect", "car-circel"), 2, "Error: unknown environment 'car-circel'"),
+        (("data", "info", "none.h5"), 1, "Error: none.h5: there is no such file"),
+        (("train", "--steps", "many"), 2, "Invalid value for '--steps'"),
+    ],
+)
+def test_exit_codes_reach_the_shell(tmp_path, arguments, code, text):
+    done = run(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # Help
 
+HELP_OF_ALL = """
+import sys
+from safer_offline.cli.main import main
 
-@pytest.mark.parametrize(
-    "command", ["", "collect", "train", "evaluate", "data", "data info", "data validate"]
-)
-def test_help_loads_nothing_heavy(command):
-    code = (
-        "import sys\n"
-        "from safer_offline.cli.main import main\n"
-        "try:\n    main()\n"
-        "except SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'torch', 'pandas', 'h5py', 'pybullet', 'gymnasium', 'matplotlib', 'cvxpy'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-    )
+for command in ("", "collect", "train", "evaluate", "data", "data info", "data validate"):
+    sys.argv = ["safer-offline", *command.split(), "--help"]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 0, command
+    else:
+        raise AssertionError(command)
+heavy = {"torch", "pandas", "h5py", "pybullet", "gymnasium", "matplotlib", "cvxpy", "minari"}
+print("heavy:", heavy & set(sys.modules))
+"""
+
+
+def test_help_loads_nothing_heavy():
     done = subprocess.run(
-        [sys.executable, "-c", code, *command.split(), "--help"],
-        check=False,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", HELP_OF_ALL], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "Usage: " in done.stdout
+    assert done.stdout.count("Usage: ") == 7
+    assert "heavy: set()" in done.stdout
 
 
 def test_the_program_is_installed_and_tells_its_version():
-    program = sys.executable.replace("python3", "python").replace("python", "safer-offline")
+    program = Path(sys.executable).with_name("safer-offline")
     done = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("safer-offline 0.")

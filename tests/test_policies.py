@@ -330,6 +330,7 @@ def test_safetensors_of_others_are_refused(file, rewrite):
         "null",
     ],
 )
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_metadata_that_do_not_fit_the_weights_are_refused(file, rewrite, info):
     rewrite(info=info)
     refuses(file, "do not fit")

@@ -11,9 +11,10 @@ import torch
 
 from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
-from safer_offline.learners import SAFER, SAFERConfig
+from safer_offline.learners import SAFER, SAFERConfig, safer
 from safer_offline.learners.settings import parse_settings
 from safer_offline.margins import costs_within_margin
+from safer_offline.mstep import robust_mstep_loss
 
 BORDER = 0.5
 
@@ -177,6 +178,42 @@ def test_it_learns_to_be_safe_and_good(config, points):
         reward, cost = run_points(policy, starts=lanes, attack=attack)
         assert cost <= config.cost_limit
         assert reward > returns.mean()
+
+
+def test_an_episode_is_imitated_in_proportion_to_its_weight_however_long_it_is(config, make_points):
+    points = OfflineDataset.concatenate([make_points(length=20), make_points(length=10, seed=1)])
+    config = dataclasses.replace(config, episode_share=0.8, cost_limit=100.0)
+    learner, _ = learner_after_estep(config, points, steps=20)
+    row_of = {tuple(row): number for number, row in enumerate(points.observations.tolist())}
+    drawn = torch.zeros(points.num_episodes, dtype=torch.float64)
+    for _ in range(400):
+        for observation in learner._chosen.sample()["observations"].tolist():
+            drawn[points.episode_index[row_of[tuple(observation)]]] += 1
+    weights = learner._answer.episode_weights.double()
+    drawn /= drawn.sum()
+    torch.testing.assert_close(drawn, weights, atol=0.01, rtol=0)
+    short = torch.tensor((points.episodes["length"] == 10).tolist())
+    assert 0.1 < weights[short].sum() < 0.9
+    assert float(drawn[short].sum()) == pytest.approx(float(weights[short].sum()), abs=0.02)
+
+
+def test_recovery_states_are_weighed_against_chosen_episodes(config, points, monkeypatch):
+    seen = {}
+
+    def spy(policy, observations, attacked, actions, weights, **rest):
+        seen.update(weights=weights, actions=actions, **rest)
+        return robust_mstep_loss(policy, observations, attacked, actions, weights, **rest)
+
+    monkeypatch.setattr(safer, "robust_mstep_loss", spy)
+    config = dataclasses.replace(config, recovery_weight=0.25, adversarial_weight=3.0)
+    learner, _ = learner_after_estep(config, points, steps=20)
+    half = config.batch_size
+    assert seen["weights"].tolist() == [1.0] * half + [0.25] * half
+    assert seen["adversarial_weight"] == 3.0
+    of_data = {tuple(row) for row in points.actions.tolist()}
+    assert all(tuple(action) in of_data for action in seen["actions"][:half].tolist())
+    candidates = {tuple(row) for row in learner._answer.candidates.reshape(-1, 2).tolist()}
+    assert all(tuple(action) in candidates for action in seen["actions"][half:].tolist())
 
 
 @pytest.mark.filterwarnings("ignore:few episodes stay within")

@@ -239,6 +239,8 @@ def test_seeds_must_be_as_many_as_rows():
         batch.reset([1, 2, 3])
     with pytest.raises(UsageError, match="num_envs must be at least 1"):
         VectorEnvironment("ball-circle", num_envs=0)
+    with pytest.raises(UsageError, match="workers must not be negative"):
+        VectorEnvironment("ball-circle", num_envs=2, workers=-1)
 
 
 def test_the_death_of_a_process_is_told():

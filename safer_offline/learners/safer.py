@@ -363,7 +363,7 @@ class SAFER:
             },
             batch_size=size,
             seed=self.seed + 2,
-            weights=answer.candidate_weights.reshape(-1),
+            weights=(answer.candidate_weights * information(answer.candidate_weights)).reshape(-1),
         )
 
     def _imitate(self) -> dict[str, Tensor | float]:
@@ -465,6 +465,14 @@ class SAFER:
             samplers |= {"chosen": self._chosen, "recovery": self._recovery}
         for name, sampler in samplers.items():
             sampler.load_state_dict(state["samplers"][name])
+
+
+def information(weights: Tensor) -> Tensor:
+    """KL(q || uniform) of each state, shape (K,), for q of shape (actions N, states K).
+
+    How much the E-step has to say at a state: nothing where all candidates are as good.
+    """
+    return torch.special.xlogy(weights, weights * len(weights)).sum(0).clamp_min(0)
 
 
 def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
