@@ -57,7 +57,7 @@ def train_command(
 
     from safer_offline.datasets.storage import load_dataset
     from safer_offline.learners import SAFERConfig
-    from safer_offline.learners.settings import parse_settings
+    from safer_offline.learners.config import parse_settings
     from safer_offline.training import train
 
     torch.set_num_threads(threads)

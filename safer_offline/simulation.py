@@ -96,7 +96,7 @@ class SafetyEnvironment:
         assert environment.spec.max_episode_steps is not None
         self.max_episode_steps: int = environment.spec.max_episode_steps
         self.spec: dict[str, Any] = json.loads(environment.spec.to_json())
-        self._environment: Any = environment.unwrapped
+        self._environment = cast("Any", environment.unwrapped)
         _bind_functions(self._environment.bc)
         self.observation_space = cast("gymnasium.spaces.Box", environment.observation_space)
         self.action_space = cast("gymnasium.spaces.Box", environment.action_space)

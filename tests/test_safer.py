@@ -12,7 +12,7 @@ import torch
 from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig, safer
-from safer_offline.learners.settings import parse_settings
+from safer_offline.learners.config import parse_settings
 from safer_offline.margins import costs_within_margin
 from safer_offline.mstep import robust_mstep_loss
 

@@ -17,10 +17,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-import warnings
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,112 +27,20 @@ from safer_offline.critics import CriticEnsemble, critic_loss, discounted_to_go
 from safer_offline.datasets.dataset import OfflineDataset
 from safer_offline.datasets.sampling import TransitionSampler
 from safer_offline.errors import UsageError
-from safer_offline.estep import ESTEP_SOLVERS, EStepResult
-from safer_offline.margins import CostModel, cost_model_loss, costs_within_margin
+from safer_offline.estep import EStepResult
+from safer_offline.learners.config import SAFERConfig
+from safer_offline.learners.offline_estep import (
+    EStepAnswer,
+    candidate_estep,
+    draw_candidates,
+    episode_estep,
+    information,
+)
+from safer_offline.margins import CostModel, cost_model_loss
 from safer_offline.mstep import mixed_attack, robust_mstep_loss
 from safer_offline.networks import gradient_step, polyak_update
 from safer_offline.policies import ActionBox, BehaviorModel, GaussianPolicy
 from safer_offline.trained import PolicyInfo, TrainedPolicy
-
-
-@dataclass(frozen=True, kw_only=True)
-class SAFERConfig:
-    """Settings of offline SAFER.
-
-    Attributes:
-        cost_limit: Largest expected cost of an episode, undiscounted.
-        epsilon: Budget of the attacks to withstand: one number, or one an observation coordinate.
-        epsilon_units: What `epsilon` counts: raw observation units or the data's deviations.
-        margin: Part of the budget that a path must stay clear of cost by to be imitated. More is
-            safer under attack and slower without.
-        estep_solver: `newton`, or `cvxpy` for the same problem in a general-purpose solver.
-        episode_share: Effective share of the episodes that the E-step may concentrate on; its KL
-            limit is the logarithm of one over this.
-        candidates: Actions that the E-step chooses among at a state: the data's own and samples
-            of the behaviour model.
-        candidate_kl: KL limit of that choice, averaged over states.
-        recovery_states: States at which it is made, drawn from all of the data.
-        recovery_weight: Weight of these states in the M-step, against 1 for the chosen episodes.
-        adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones.
-        attack_steps: Gradient steps of each attack in the M-step.
-        ramp_share: Part of the M-step over which epsilon grows from 0 to its full size.
-        discount: Of the critics, below 1.
-        critic_members: Networks in each critic ensemble.
-        cost_deviations: Standard deviations of the ensemble that are added to a cost estimate.
-        mixture_components: Gaussians in the behaviour model.
-        estimation_share: Part of all updates spent on stage 1.
-        hidden_sizes: Hidden layers of policy, critics and behaviour model.
-        batch_size: Rows of a batch; the M-step takes one of each kind.
-        learning_rate: Of all networks; falls to zero over the last 40 % of a stage.
-        averaging_rate: The policy that is kept is an exponential average of the fitted one, at
-            this rate.
-    """
-
-    cost_limit: float = 10.0
-    epsilon: float | tuple[float, ...] = 0.05
-    epsilon_units: Literal["raw", "std"] = "raw"
-    margin: float = 0.5
-    estep_solver: Literal["newton", "cvxpy"] = "newton"
-    episode_share: float = 0.1
-    candidates: int = 16
-    candidate_kl: float = 1.0
-    recovery_states: int = 20_000
-    recovery_weight: float = 1.5
-    adversarial_weight: float = 1.0
-    attack_steps: int = 4
-    ramp_share: float = 0.5
-    discount: float = 0.99
-    critic_members: int = 2
-    cost_deviations: float = 1.0
-    mixture_components: int = 5
-    estimation_share: float = 0.25
-    hidden_sizes: tuple[int, ...] = (128, 128)
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    averaging_rate: float = 0.005
-
-    def __post_init__(self) -> None:
-        for name in (
-            "cost_limit",
-            "margin",
-            "recovery_weight",
-            "adversarial_weight",
-            "cost_deviations",
-        ):
-            _require(0 <= getattr(self, name) < math.inf, self, name, ">= 0 and finite")
-        for name in ("episode_share", "estimation_share", "averaging_rate", "discount"):
-            _require(0 < getattr(self, name) < 1, self, name, "between 0 and 1")
-        _require(0 <= self.ramp_share <= 1, self, "ramp_share", "between 0 and 1")
-        for name in ("candidate_kl", "learning_rate"):
-            _require(0 < getattr(self, name) < math.inf, self, name, "> 0 and finite")
-        for name in ("attack_steps", "critic_members", "mixture_components", "batch_size"):
-            _require(getattr(self, name) >= 1, self, name, ">= 1")
-        _require(
-            bool(self.hidden_sizes) and min(self.hidden_sizes) >= 1,
-            self,
-            "hidden_sizes",
-            "one or more numbers >= 1",
-        )
-        _require(self.candidates >= 2, self, "candidates", ">= 2")
-        _require(self.recovery_states >= 1, self, "recovery_states", ">= 1")
-        _require(self.estep_solver in ESTEP_SOLVERS, self, "estep_solver", "newton or cvxpy")
-
-
-@dataclass(frozen=True)
-class EStepAnswer:
-    """What the M-step fits: weights of episodes, and weighted candidate actions at some states.
-
-    Attributes:
-        episode_weights: q over episodes, shape (episodes,).
-        rows: Transitions whose observations are the recovery states, shape (K,).
-        candidates: Actions at these states, shape (N, K, da).
-        candidate_weights: q over the candidates of each state, shape (N, K).
-    """
-
-    episode_weights: Tensor
-    rows: Tensor
-    candidates: Tensor
-    candidate_weights: Tensor
 
 
 class SAFER:
@@ -268,78 +173,30 @@ class SAFER:
 
     def _estep(self) -> tuple[EStepAnswer, dict[str, Tensor | float]]:
         """Solve both E-steps; returns their answer and what is worth logging about them."""
-        episodes, first = self._episode_estep()
-        rows, candidates, second = self._candidate_estep()
+        config, data, generator = self.config, self._dataset, self._generator
+        episodes = episode_estep(
+            data,
+            config,
+            cost_model=self.cost_model,
+            reach=config.margin * self._epsilon,
+            generator=generator,
+        )
+        rows, candidates = draw_candidates(data, config, self.behavior, generator=generator)
+        chosen = candidate_estep(
+            data,
+            config,
+            data.observations[rows],
+            candidates,
+            reward_critic=self.reward_critic,
+            cost_critic=self.cost_critic,
+        )
         answer = EStepAnswer(
-            episode_weights=episodes,
+            episode_weights=episodes.weights[:, 0],
             rows=rows,
             candidates=candidates,
-            candidate_weights=second.weights.float(),
+            candidate_weights=chosen.weights.float(),
         )
-        return answer, _report("episodes", first) | _report("candidates", second)
-
-    def _episode_estep(self) -> tuple[Tensor, EStepResult]:
-        """Which episodes to follow: one state, whose actions are the episodes."""
-        data, config = self._dataset, self.config
-        costs = costs_within_margin(
-            self.cost_model,
-            data.next_observations,
-            data.costs,
-            reach=config.margin * self._epsilon,
-            generator=self._generator,
-        )
-        index, count = data.episode_index, data.num_episodes
-        returns, robust_costs = (
-            torch.zeros(count, dtype=torch.float64).index_add_(0, index, signal.double())
-            for signal in (data.rewards, costs)
-        )
-        result = ESTEP_SOLVERS[config.estep_solver](
-            returns[:, None],
-            robust_costs[:, None],
-            cost_limit=config.cost_limit,
-            kl_limit=-math.log(config.episode_share),
-        )
-        if result.status == "relaxed":
-            warnings.warn(
-                f"few episodes stay within a cost of {config.cost_limit:g} at a margin of "
-                f"{config.margin:g}; the E-step over episodes allows {result.cost_limit:.3g}",
-                stacklevel=4,
-            )
-        return result.weights[:, 0], result
-
-    def _candidate_estep(self) -> tuple[Tensor, Tensor, EStepResult]:
-        """Which actions to take where the chosen episodes do not show it."""
-        data, config = self._dataset, self.config
-        rows = torch.randint(
-            data.num_transitions, (config.recovery_states,), generator=self._generator
-        )
-        states = data.observations[rows]
-        samples = self.behavior.sample(states, config.candidates - 1, generator=self._generator)
-        candidates = torch.cat([data.actions[rows][None], samples])
-        with torch.no_grad():
-            q_reward = torch.stack([self.reward_critic.mean(states, a) for a in candidates])
-            q_cost = torch.stack(
-                [
-                    self.cost_critic.upper(states, a, deviations=config.cost_deviations)
-                    for a in candidates
-                ]
-            )
-        result = ESTEP_SOLVERS[config.estep_solver](
-            q_reward,
-            q_cost,
-            cost_limit=self._discounted_limit(),
-            kl_limit=config.candidate_kl,
-        )
-        return rows, candidates, result
-
-    def _discounted_limit(self) -> float:
-        """The critics' scale of a cost limit: its constant rate, continued for ever.
-
-        The critics continue an episode at its own mean rate (`discounted_to_go`), so a limit d
-        for episodes of T steps means d / (T (1 - discount)).
-        """
-        length = self._dataset.num_transitions / self._dataset.num_episodes
-        return self.config.cost_limit / (length * (1 - self.config.discount))
+        return answer, _report("episodes", episodes) | _report("candidates", chosen)
 
     # ---------------------------------------------------------------- stage 3: M-step
 
@@ -467,14 +324,6 @@ class SAFER:
             sampler.load_state_dict(state["samplers"][name])
 
 
-def information(weights: Tensor) -> Tensor:
-    """KL(q || uniform) of each state, shape (K,), for q of shape (actions N, states K).
-
-    How much the E-step has to say at a state: nothing where all candidates are as good.
-    """
-    return torch.special.xlogy(weights, weights * len(weights)).sum(0).clamp_min(0)
-
-
 def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
     """What to log of an E-step."""
     return {
@@ -485,11 +334,6 @@ def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
         f"{which}_kkt_residual": result.kkt_residual,
         f"{which}_effective": float((1 / (result.weights.double() ** 2).sum(0)).mean()),
     }
-
-
-def _require(holds: bool, config: SAFERConfig, name: str, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} must be {expected}, but is {getattr(config, name)}")
 
 
 def _require_steps(steps: int) -> None:

@@ -1,0 +1,148 @@
+"""The settings of offline SAFER, and how they are given as text."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from safer_offline.errors import UsageError
+from safer_offline.estep import ESTEP_SOLVERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAFERConfig:
+    """Settings of offline SAFER.
+
+    Attributes:
+        cost_limit: Largest expected cost of an episode, undiscounted.
+        epsilon: Budget of the attacks to withstand: one number, or one an observation coordinate.
+        epsilon_units: What `epsilon` counts: raw observation units or the data's deviations.
+        margin: Part of the budget that a path must stay clear of cost by to be imitated. More is
+            safer under attack and slower without.
+        estep_solver: `newton`, or `cvxpy` for the same problem in a general-purpose solver.
+        episode_share: Effective share of the episodes that the E-step may concentrate on; its KL
+            limit is the logarithm of one over this.
+        candidates: Actions that the E-step chooses among at a state: the data's own and samples
+            of the behaviour model.
+        candidate_kl: KL limit of that choice, averaged over states.
+        recovery_states: States at which it is made, drawn from all of the data.
+        recovery_weight: Weight of these states in the M-step, against 1 for the chosen episodes.
+            Among themselves they count by how much the E-step has to say there (`information`).
+        adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones.
+        attack_steps: Gradient steps of each attack in the M-step.
+        ramp_share: Part of the M-step over which epsilon grows from 0 to its full size.
+        discount: Of the critics, below 1.
+        critic_members: Networks in each critic ensemble.
+        cost_deviations: Standard deviations of the ensemble that are added to a cost estimate.
+        mixture_components: Gaussians in the behaviour model.
+        estimation_share: Part of all updates spent on stage 1.
+        hidden_sizes: Hidden layers of policy, critics and behaviour model.
+        batch_size: Rows of a batch; the M-step takes one of each kind.
+        learning_rate: Of all networks; falls to zero over the last 40 % of a stage.
+        averaging_rate: The policy that is kept is an exponential average of the fitted one, at
+            this rate.
+    """
+
+    cost_limit: float = 10.0
+    epsilon: float | tuple[float, ...] = 0.05
+    epsilon_units: Literal["raw", "std"] = "raw"
+    margin: float = 0.5
+    estep_solver: Literal["newton", "cvxpy"] = "newton"
+    episode_share: float = 0.1
+    candidates: int = 16
+    candidate_kl: float = 1.0
+    recovery_states: int = 20_000
+    recovery_weight: float = 1.5
+    adversarial_weight: float = 1.0
+    attack_steps: int = 4
+    ramp_share: float = 0.5
+    discount: float = 0.99
+    critic_members: int = 2
+    cost_deviations: float = 1.0
+    mixture_components: int = 5
+    estimation_share: float = 0.25
+    hidden_sizes: tuple[int, ...] = (128, 128)
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    averaging_rate: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name in (
+            "cost_limit",
+            "margin",
+            "recovery_weight",
+            "adversarial_weight",
+            "cost_deviations",
+        ):
+            _require(0 <= getattr(self, name) < math.inf, self, name, ">= 0 and finite")
+        for name in ("episode_share", "estimation_share", "averaging_rate", "discount"):
+            _require(0 < getattr(self, name) < 1, self, name, "between 0 and 1")
+        _require(0 <= self.ramp_share <= 1, self, "ramp_share", "between 0 and 1")
+        for name in ("candidate_kl", "learning_rate"):
+            _require(0 < getattr(self, name) < math.inf, self, name, "> 0 and finite")
+        for name in ("attack_steps", "critic_members", "mixture_components", "batch_size"):
+            _require(getattr(self, name) >= 1, self, name, ">= 1")
+        _require(
+            bool(self.hidden_sizes) and min(self.hidden_sizes) >= 1,
+            self,
+            "hidden_sizes",
+            "one or more numbers >= 1",
+        )
+        _require(self.candidates >= 2, self, "candidates", ">= 2")
+        _require(self.recovery_states >= 1, self, "recovery_states", ">= 1")
+        _require(self.estep_solver in ESTEP_SOLVERS, self, "estep_solver", "newton or cvxpy")
+
+
+def parse_settings(config: SAFERConfig, settings: Sequence[str]) -> SAFERConfig:
+    """The configuration with some fields replaced.
+
+    Args:
+        config: Where all other values come from.
+        settings: Such as `margin=0.8` or `hidden_sizes=256,256`.
+
+    Raises:
+        UsageError: If a name is unknown (the message names the nearest one) or a value is not of
+            the field's type.
+    """
+    values: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: write it as NAME=VALUE, such as margin=0.8")
+        fields = {field.name for field in dataclasses.fields(config)}
+        if name not in fields:
+            nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
+            raise UsageError(f"--set {setting}: there is no '{name}'; the nearest is '{nearest}'")
+        values[name] = _parse_like(getattr(config, name), text, setting=setting)
+    return dataclasses.replace(config, **values)  # type: ignore[arg-type]
+
+
+def _parse_like(current: object, text: str, *, setting: str) -> object:
+    """The value that `text` means for a field that now holds `current`."""
+    if isinstance(current, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if isinstance(current, tuple):
+        value = value if isinstance(value, tuple) else (value,)
+        fits = all(type(part) is type(current[0]) for part in value)
+    elif isinstance(current, float):
+        value = float(value) if type(value) is int else value
+        fits = type(value) is float
+    else:
+        fits = type(value) is type(current)
+    if not fits:
+        raise UsageError(f"--set {setting}: the value must look like {current!r}")
+    return value
+
+
+def _require(holds: bool, config: SAFERConfig, name: str, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} must be {expected}, but is {getattr(config, name)}")
