@@ -40,6 +40,7 @@ def evaluate_command(
 ) -> None:
     """Attack a trained policy in the simulator and report return, cost and violations."""
     # Here, so that `--help` need not wait for torch.
+    import torch
     from rich.console import Console
 
     from safer_offline.errors import UsageError
@@ -47,6 +48,8 @@ def evaluate_command(
     from safer_offline.reports import report_json, report_table, save_report
     from safer_offline.trained import load_policy
 
+    # A second thread slows networks and batches of this size down.
+    torch.set_num_threads(1)
     policy = load_policy(run)
     env_id = env or policy.env_id
     if env_id is None:

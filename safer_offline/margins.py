@@ -77,7 +77,8 @@ def costs_within_margin(
     for start in range(0, len(costs), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
         centre = next_observations[rows]
-        noise = 2 * torch.rand(centre.shape, generator=generator) - 1
+        # Within half the reach: from there the steps get to either side.
+        noise = torch.rand(centre.shape, generator=generator) - 0.5
         _, logits = projected_ascent(
             model, centre + reach * noise, box=Box.around(centre, reach), reach=reach, steps=steps
         )

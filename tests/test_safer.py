@@ -13,6 +13,7 @@ from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig, safer
 from safer_offline.learners.config import parse_settings
+from safer_offline.learners.offline_estep import information
 from safer_offline.margins import costs_within_margin
 from safer_offline.mstep import robust_mstep_loss
 
@@ -385,3 +386,9 @@ def test_settings_as_text(settings, expected):
 def test_wrong_settings_are_refused(setting, message):
     with pytest.raises(UsageError, match=message):
         parse_settings(SAFERConfig(), [setting])
+
+
+def test_the_estep_informs_where_it_prefers_an_action():
+    weights = torch.tensor([[0.25, 1.0, 0.5], [0.25, 0.0, 0.5], [0.25, 0.0, 0.0], [0.25, 0.0, 0.0]])
+
+    torch.testing.assert_close(information(weights), torch.tensor([0.0, 4.0, 2.0]).clamp(1).log())

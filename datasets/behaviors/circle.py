@@ -149,6 +149,22 @@ def _draw_frontier_car(generator: np.random.Generator) -> Controller:
     )
 
 
+def _draw_straying_car(generator: np.random.Generator) -> Controller:
+    path = ClippedCircle(
+        radius=_uniform(generator, 6.8, 8.5),
+        margin=_uniform(generator, 4.0, 8.5),
+        lookahead=_uniform(generator, 2.0, 4.0),
+    )
+    return CarDriver(
+        path=path,
+        throttle=_uniform(generator, 0.7, 1.0),
+        steering_gain=_uniform(generator, 2.0, 4.0),
+        damping=_uniform(generator, 0.0, 0.3),
+        slowing=_uniform(generator, 0.0, 0.3),
+        reverse=True,
+    )
+
+
 def _draw_broad_ball(generator: np.random.Generator) -> Controller:
     path = ClippedCircle(
         radius=_uniform(generator, 4.5, 8.5),
@@ -172,6 +188,17 @@ def _draw_frontier_ball(generator: np.random.Generator) -> Controller:
     )
 
 
+def _draw_straying_ball(generator: np.random.Generator) -> Controller:
+    path = ClippedCircle(
+        radius=_uniform(generator, 6.8, 8.5),
+        margin=_uniform(generator, 3.5, 8.5),
+        lookahead=_uniform(generator, 1.5, 4.0),
+    )
+    return BallDriver(
+        path=path, speed=_uniform(generator, 4.0, 8.8), gain=_uniform(generator, 0.6, 2.5)
+    )
+
+
 def _broad(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
     """Slow to fast, far inside to far outside, noisy, with changes of driver on the way."""
 
@@ -184,7 +211,7 @@ def _broad(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
         )
         return NoisyController(drivers, noise, generator)
 
-    return BehaviorFamily(name="broad", share=0.5, draw=noisy)
+    return BehaviorFamily(name="broad", share=0.4, draw=noisy)
 
 
 def _frontier(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
@@ -194,8 +221,27 @@ def _frontier(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFami
         noise = ExplorationNoise(scale=_uniform(generator, 0.0, 0.15))
         return NoisyController(draw(generator), noise, generator)
 
-    return BehaviorFamily(name="frontier", share=0.5, draw=noisy)
+    return BehaviorFamily(name="frontier", share=0.4, draw=noisy)
 
 
-CAR_CIRCLE = (_broad(_draw_broad_car), _frontier(_draw_frontier_car))
-BALL_CIRCLE = (_broad(_draw_broad_ball), _frontier(_draw_frontier_ball))
+def _recovery(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
+    """Fast, and every few seconds on another path, in or out: shows how to come back at speed.
+
+    Under attack a policy finds itself where no careful driver goes. What to do there must be in
+    the data, too.
+    """
+
+    def noisy(generator: np.random.Generator) -> Controller:
+        drivers = SwitchingController(draw, generator, switch_rate=1.0 / 40.0)
+        noise = ExplorationNoise(scale=_uniform(generator, 0.0, 0.2))
+        return NoisyController(drivers, noise, generator)
+
+    return BehaviorFamily(name="recovery", share=0.2, draw=noisy)
+
+
+CAR_CIRCLE = (_broad(_draw_broad_car), _frontier(_draw_frontier_car), _recovery(_draw_straying_car))
+BALL_CIRCLE = (
+    _broad(_draw_broad_ball),
+    _frontier(_draw_frontier_ball),
+    _recovery(_draw_straying_ball),
+)
