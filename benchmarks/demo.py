@@ -1,8 +1,9 @@
 """Time and peak memory of each step of `make demo`, without the install.
 
-Command: OMP_WAIT_POLICY=PASSIVE python benchmarks/demo.py [car-circle|ball-circle]
-Writes benchmarks/results/demo_TASK.csv. The figures of memory are the largest single process of a
-step, as the kernel counts it; collection and evaluation run one more such process for each core.
+Command: OMP_WAIT_POLICY=PASSIVE python benchmarks/demo.py [car-circle|ball-circle] [FOLDER]
+Writes benchmarks/results/demo_TASK.csv, and leaves what it made in FOLDER, if one is given.
+The figures of memory are the largest single process of a step, as the kernel counts it; collection
+and evaluation run one more such process for each core.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ def main() -> None:
     task = sys.argv[1] if len(sys.argv) > 1 else "car-circle"
     program = shutil.which("safer-offline", path=str(Path(sys.executable).parent))
     assert program is not None
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(sys.argv[2] if len(sys.argv) > 2 else temporary)
+        data = str(folder / f"{task.replace('-', '_')}.h5")
         steps = {
-            "collect": ["collect", task, "--out", str(folder / "data.h5")],
-            "train": ["train", "--data", str(folder / "data.h5"), "--out", str(folder / "run")],
+            "collect": ["collect", task, "--out", data],
+            "train": ["train", "--data", data, "--out", str(folder / "run")],
             "evaluate": ["evaluate", str(folder / "run"), "--out", str(folder)],
         }
         rows = []

@@ -57,7 +57,7 @@ class SAFERConfig:
     candidates: int = 16
     candidate_kl: float = 1.0
     recovery_states: int = 20_000
-    recovery_weight: float = 1.5
+    recovery_weight: float = 0.6
     adversarial_weight: float = 1.0
     attack_steps: int = 4
     ramp_share: float = 0.5
