@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from safer_offline.datasets import collection, from_minari, load_dataset, save_dataset
+from safer_offline.datasets.behaviors import BEHAVIORS
 from safer_offline.datasets.collection import (
     CollectionPlan,
     collect,
@@ -116,7 +117,7 @@ def test_episodes_are_whole_and_no_two_alike(whole):
     assert whole.timeouts[199::200].all()
     assert episodes["seed"].nunique() == 19
     assert whole.infos["episode_id"].tolist() == np.repeat(range(19), 200).tolist()
-    assert set(episodes["behavior"]) == {"broad", "frontier"}
+    assert set(episodes["behavior"]) == {family.name for family in BEHAVIORS[ENV]}
     inside = ~whole.timeouts[:-1]
     assert (whole.next_observations[:-1] == whole.observations[1:])[inside].all()
 
@@ -142,10 +143,9 @@ def test_metadata_tell_how_the_dataset_came_about(whole):
     assert metadata.env_spec["id"] == ENV
     assert metadata.action_space.low == (-1.0, -1.0)
     assert len(metadata.observation_space.high) == 8
-    assert {policy.name: policy.share for policy in metadata.behavior_policies} == {
-        "broad": 0.5,
-        "frontier": 0.5,
-    }
+    assert [(policy.name, policy.share) for policy in metadata.behavior_policies] == [
+        (family.name, family.share) for family in BEHAVIORS[ENV]
+    ]
     assert set(metadata.versions) >= {"bullet-safety-gym", "pybullet", "numpy"}
     assert metadata.parents == ()
     assert metadata.created_at
