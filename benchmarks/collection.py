@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import bullet_safety_gym  # noqa: F401 - registers the environments
 import gymnasium
 import numpy as np
 import pandas as pd
@@ -19,8 +20,8 @@ import pandas as pd
 from safer_offline.datasets import OfflineDataset, collect
 from safer_offline.simulation import available_cores, short_name
 
-ROUNDS = 3
-TRANSITIONS = {"SafetyCarCircle-v0": 60_000, "SafetyBallCircle-v0": 180_000}
+ROUNDS = 2
+TRANSITIONS = {"SafetyCarCircle-v0": 48_000, "SafetyBallCircle-v0": 120_000}
 RAW_STEPS = 10_000
 
 
