@@ -370,7 +370,7 @@ def _without_visuals() -> Iterator[None]:
     """Let the simulator load bodies without the meshes that only a renderer would need.
 
     The physics stays the same, bit for bit (a test compares), but a race car takes 26 MB instead
-    of 92, is built four times and stepped 1.4 times as fast.
+    of 92 and is built four times as fast.
     """
     pybullet = importlib.import_module("pybullet")
     client = importlib.import_module("pybullet_utils.bullet_client").BulletClient
