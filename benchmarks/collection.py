@@ -21,7 +21,7 @@ from safer_offline.datasets import OfflineDataset, collect
 from safer_offline.simulation import available_cores, short_name
 
 ROUNDS = 2
-TRANSITIONS = {"SafetyCarCircle-v0": 48_000, "SafetyBallCircle-v0": 120_000}
+TRANSITIONS = {"SafetyCarCircle-v0": 120_000, "SafetyBallCircle-v0": 300_000}
 RAW_STEPS = 10_000
 
 
