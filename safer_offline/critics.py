@@ -74,8 +74,12 @@ class CriticEnsemble(nn.Module):
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """All members' estimates for (B, ds) and (B, da), shape (E, B)."""
+        return self.values.inverse(self.standardized(observations, actions))
+
+    def standardized(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The same in standard deviations from the targets' mean, shape (E, B)."""
         inputs = torch.cat([self.observations(observations), actions], dim=-1)
-        estimates: Tensor = self.values.inverse(self.ensemble(inputs))
+        estimates: Tensor = self.ensemble(inputs)
         return estimates.squeeze(-1)
 
     def mean(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -93,7 +97,6 @@ def critic_loss(
     critic: CriticEnsemble, observations: Tensor, actions: Tensor, targets: Tensor
 ) -> Tensor:
     """Squared error against (B,) targets in standard deviations, summed over members."""
-    inputs = torch.cat([critic.observations(observations), actions], dim=-1)
-    estimates: Tensor = critic.ensemble(inputs).squeeze(-1)
-    wanted: Tensor = critic.values(targets[:, None]).squeeze(-1)
+    estimates = critic.standardized(observations, actions)
+    wanted: Tensor = critic.values(targets)
     return functional.mse_loss(estimates, wanted.expand_as(estimates)) * estimates.shape[0]

@@ -116,12 +116,23 @@ def _uniform(generator: np.random.Generator, low: float, high: float) -> float:
     return float(generator.uniform(low, high))
 
 
-def _draw_broad_car(generator: np.random.Generator) -> Controller:
-    path = ClippedCircle(
-        radius=_uniform(generator, 5.0, 8.5),
-        margin=_uniform(generator, 3.0, 9.0),
-        lookahead=_uniform(generator, 1.5, 5.0),
+def _draw_path(
+    generator: np.random.Generator,
+    *,
+    radius: tuple[float, float],
+    margin: tuple[float, float],
+    lookahead: tuple[float, float],
+) -> ClippedCircle:
+    """A path whose three numbers are drawn from these ranges."""
+    return ClippedCircle(
+        radius=_uniform(generator, *radius),
+        margin=_uniform(generator, *margin),
+        lookahead=_uniform(generator, *lookahead),
     )
+
+
+def _draw_broad_car(generator: np.random.Generator) -> Controller:
+    path = _draw_path(generator, radius=(5.0, 8.5), margin=(3.0, 9.0), lookahead=(1.5, 5.0))
     return CarDriver(
         path=path,
         throttle=_uniform(generator, 0.2, 1.0),
@@ -134,11 +145,7 @@ def _draw_broad_car(generator: np.random.Generator) -> Controller:
 
 def _draw_frontier_car(generator: np.random.Generator) -> Controller:
     # Ranges around the best of a random search over 460 episodes: fast for their margin.
-    path = ClippedCircle(
-        radius=_uniform(generator, 6.8, 7.4),
-        margin=_uniform(generator, 4.0, 6.4),
-        lookahead=_uniform(generator, 2.5, 4.0),
-    )
+    path = _draw_path(generator, radius=(6.8, 7.4), margin=(4.0, 6.4), lookahead=(2.5, 4.0))
     return CarDriver(
         path=path,
         throttle=_uniform(generator, 0.9, 1.0),
@@ -150,11 +157,7 @@ def _draw_frontier_car(generator: np.random.Generator) -> Controller:
 
 
 def _draw_straying_car(generator: np.random.Generator) -> Controller:
-    path = ClippedCircle(
-        radius=_uniform(generator, 6.8, 8.5),
-        margin=_uniform(generator, 4.0, 8.5),
-        lookahead=_uniform(generator, 2.0, 4.0),
-    )
+    path = _draw_path(generator, radius=(6.8, 8.5), margin=(4.0, 8.5), lookahead=(2.0, 4.0))
     return CarDriver(
         path=path,
         throttle=_uniform(generator, 0.7, 1.0),
@@ -166,11 +169,7 @@ def _draw_straying_car(generator: np.random.Generator) -> Controller:
 
 
 def _draw_broad_ball(generator: np.random.Generator) -> Controller:
-    path = ClippedCircle(
-        radius=_uniform(generator, 4.5, 8.5),
-        margin=_uniform(generator, 3.0, 9.0),
-        lookahead=_uniform(generator, 1.0, 5.0),
-    )
+    path = _draw_path(generator, radius=(4.5, 8.5), margin=(3.0, 9.0), lookahead=(1.0, 5.0))
     return BallDriver(
         path=path, speed=_uniform(generator, 1.0, 8.0), gain=_uniform(generator, 0.3, 2.0)
     )
@@ -178,22 +177,14 @@ def _draw_broad_ball(generator: np.random.Generator) -> Controller:
 
 def _draw_frontier_ball(generator: np.random.Generator) -> Controller:
     # Ranges around the best of a random search over 800 episodes: fast for their margin.
-    path = ClippedCircle(
-        radius=_uniform(generator, 6.9, 7.5),
-        margin=_uniform(generator, 3.5, 6.4),
-        lookahead=_uniform(generator, 2.2, 3.8),
-    )
+    path = _draw_path(generator, radius=(6.9, 7.5), margin=(3.5, 6.4), lookahead=(2.2, 3.8))
     return BallDriver(
         path=path, speed=_uniform(generator, 6.0, 8.8), gain=_uniform(generator, 0.6, 2.5)
     )
 
 
 def _draw_straying_ball(generator: np.random.Generator) -> Controller:
-    path = ClippedCircle(
-        radius=_uniform(generator, 6.8, 8.5),
-        margin=_uniform(generator, 3.5, 8.5),
-        lookahead=_uniform(generator, 1.5, 4.0),
-    )
+    path = _draw_path(generator, radius=(6.8, 8.5), margin=(3.5, 8.5), lookahead=(1.5, 4.0))
     return BallDriver(
         path=path, speed=_uniform(generator, 4.0, 8.8), gain=_uniform(generator, 0.6, 2.5)
     )

@@ -294,16 +294,13 @@ class SAFER:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on; tensors and plain types only."""
-        samplers = {"estimation": self._estimation}
-        if self._answer is not None:
-            samplers |= {"chosen": self._chosen, "recovery": self._recovery}
         networks = self._networks() | {"averaged_actor": self.averaged_actor}
         return {
             "step": self.step,
             "generator": self._generator.get_state(),
             "networks": {name: network.state_dict() for name, network in networks.items()},
             "optimizers": {name: opt.state_dict() for name, opt in self._optimizers.items()},
-            "samplers": {name: sampler.state_dict() for name, sampler in samplers.items()},
+            "samplers": {name: sampler.state_dict() for name, sampler in self._samplers().items()},
             "answer": None if self._answer is None else dict(vars(self._answer)),
         }
 
@@ -315,13 +312,21 @@ class SAFER:
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        samplers = {"estimation": self._estimation}
         if state["answer"] is not None:
             self._answer = EStepAnswer(**state["answer"])
             self._begin_imitation(self._answer)
-            samplers |= {"chosen": self._chosen, "recovery": self._recovery}
-        for name, sampler in samplers.items():
+        for name, sampler in self._samplers().items():
             sampler.load_state_dict(state["samplers"][name])
+
+    def _samplers(self) -> dict[str, TransitionSampler]:
+        """The samplers there are so far."""
+        if self._answer is None:
+            return {"estimation": self._estimation}
+        return {
+            "estimation": self._estimation,
+            "chosen": self._chosen,
+            "recovery": self._recovery,
+        }
 
 
 def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
