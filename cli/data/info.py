@@ -1,4 +1,4 @@
-"""`safer-offline data`: look at dataset files."""
+"""`safer-offline data info`: how much, how good, how safe, and who acted."""
 
 from __future__ import annotations
 
@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from safer_offline.cli.data.arguments import AsJson, File
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from safer_offline.datasets.summary import DatasetSummary
 
-app = typer.Typer(
-    help="Look at dataset files: what is in them, and whether they are sound.",
-    no_args_is_help=True,
-)
 
-File = Annotated[
-    Path, typer.Argument(help="A dataset file, such as car_circle.h5.", show_default=False)
-]
-
-
-@app.command()
-def info(
+def info_command(
     file: File,
     plot: Annotated[
         Path | None,
@@ -37,7 +29,7 @@ def info(
         float | None,
         typer.Option(help="Report on this limit, too (default: the one in the file)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is in a dataset: how much, how good, how safe, and who acted."""
     # Here, so that `--help` need not wait for torch.
@@ -62,29 +54,6 @@ def info(
         console.print(_behaviors(summary))
     if plot is not None:
         typer.echo(f"Wrote {plot}")
-
-
-@app.command()
-def validate(
-    file: File,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-) -> None:
-    """Find everything that is wrong with a dataset file; exit code 1 if it cannot be used."""
-    from safer_offline.datasets.storage import find_file_problems
-
-    problems = find_file_problems(file)
-    errors = sum(problem.severity == "error" for problem in problems)
-    if as_json:
-        found = [dataclasses.asdict(problem) for problem in problems]
-        typer.echo(
-            json.dumps({"path": str(file), "valid": not errors, "problems": found}, indent=2)
-        )
-    else:
-        for problem in problems:
-            typer.echo(f"{problem.severity}: {problem.to_error(path=file)}")
-        verdict = "cannot be used" if errors else "is sound"
-        typer.echo(f"{file} {verdict}: {errors} errors, {len(problems) - errors} warnings")
-    raise typer.Exit(1 if errors else 0)
 
 
 def _table(*columns: str) -> Table:
