@@ -15,10 +15,11 @@ export OMP_WAIT_POLICY := PASSIVE
 
 setup: .venv/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt requirements-peers.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-peers.txt
 	touch $@
 
 # Each step goes on where an interrupted one stopped, and is skipped once it is done.

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from safer_offline.cli.environments import (
+    CostKey,
+    Kwargs,
+    MaxEpisodeSteps,
+    environment_source,
+)
+from safer_offline.errors import UsageError
+
+if TYPE_CHECKING:
+    from safer_offline.datasets.recipe import Recipe
+    from safer_offline.environments import EnvironmentSource
 
 
 class Format(str, Enum):
@@ -16,9 +28,36 @@ class Format(str, Enum):
     minari = "minari"
 
 
+def _list_recipes(wanted: bool) -> None:
+    if not wanted:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from safer_offline.datasets.recipe import FOLDER, load_recipe, recipe_names
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("recipe", "transitions", "who acts"):
+        table.add_column(column, justify="right" if column == "transitions" else "left")
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        actors = zip(recipe.behaviors, recipe.shares, strict=True)
+        who = ", ".join(f"{actor.name or actor.policy} {share:.0%}" for actor, share in actors)
+        table.add_row(name, f"{recipe.transitions:,}", who)
+    Console().print(table)
+    typer.echo(f"\nThey lie in {FOLDER}; copy one to change it, and collect from your copy.")
+    raise typer.Exit
+
+
 def collect_command(
-    env: Annotated[
-        str, typer.Argument(help="Task: car-circle or ball-circle (or its full id).")
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="A recipe (car-circle-mixed), a task (car-circle: its mixed recipe), a recipe "
+            "file (my_recipe.toml), or with --policy any environment: a Gymnasium id or "
+            "module:factory.",
+        ),
     ] = "car-circle",
     out: Annotated[
         str | None,
@@ -26,15 +65,38 @@ def collect_command(
             "--out",
             "-o",
             help="File to write, or the id of the Minari dataset "
-            "(default: car_circle.h5, or bullet/car-circle/mixed-v0).",
+            "(default: car_circle.h5, or the recipe's name).",
         ),
     ] = None,
     transitions: Annotated[
-        int, typer.Option(help="How many to collect at least; episodes are never cut short.")
-    ] = 360_000,
-    seed: Annotated[int, typer.Option(help="Same seed, same content.")] = 0,
+        int | None,
+        typer.Option(
+            help="How many to collect at least; episodes are never cut short "
+            "(default: the recipe's number)."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same content (default: the recipe's).")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who acts, instead of the recipe's: a family of the task, checkpoint:FILE, or "
+            "module:callable. Give it several times for equal shares."
+        ),
+    ] = None,
+    cost_key: CostKey = "cost",
+    kwargs: Kwargs = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes; they change no content (default: the cores).")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Collect on a Ray cluster: its address (HOST:PORT, ray://HOST:PORT, auto), or "
+            "local to start one here."
+        ),
     ] = None,
     file_format: Annotated[
         Format, typer.Option("--format", help="An HDF5 file, or a local Minari dataset.")
@@ -42,29 +104,82 @@ def collect_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the HDF5 file if it exists.")
     ] = False,
+    list_recipes: Annotated[
+        bool,
+        typer.Option(
+            "--list", help="Show all recipes and stop.", callback=_list_recipes, is_eager=True
+        ),
+    ] = False,
 ) -> None:
-    """Let scripted behaviour policies drive in the simulator and log what happens.
+    """Let behaviour policies act in the simulator and log what happens.
 
     An interrupted collection goes on where it stopped when the same command is given again.
     """
     from safer_offline.datasets.collection import collect, collect_to_minari
-    from safer_offline.simulation import resolve_environment, short_name
+    from safer_offline.datasets.recipe import load_recipe
 
-    task = short_name(resolve_environment(env))
-    if file_format is Format.minari:
-        dataset_id = out or f"bullet/{task}/mixed-v0"
-        dataset = collect_to_minari(
-            env, dataset_id, transitions=transitions, seed=seed, workers=workers
+    if policy:
+        source = environment_source(
+            what, cost_key=cost_key, kwargs=kwargs, max_episode_steps=max_episode_steps
         )
-        where = f"Minari dataset {dataset_id}"
+        recipe = _own_recipe(source, policy)
     else:
-        path = Path(out or f"{task.replace('-', '_')}.h5")
-        dataset = collect(
-            env, path, transitions=transitions, seed=seed, workers=workers, overwrite=overwrite
+        _require_unused(
+            {
+                "--cost-key": cost_key != "cost",
+                "--kwargs": kwargs,
+                "--max-episode-steps": max_episode_steps,
+            }
         )
-        where = str(path)
+        recipe = load_recipe(what)
+    if file_format is Format.minari:
+        dataset = collect_to_minari(
+            recipe, out or "", transitions=transitions, seed=seed, workers=workers, ray=ray
+        )
+        where = f"Minari dataset {out or recipe.name}"
+    else:
+        dataset = collect(
+            recipe,
+            out or f"{_stem(what, recipe)}.h5",
+            transitions=transitions,
+            seed=seed,
+            workers=workers,
+            ray=ray,
+            overwrite=overwrite,
+        )
+        where = str(dataset.path)
     costs = dataset.episodes["cost"]
     typer.echo(
         f"Wrote {where}: {dataset.num_transitions:,} transitions, {dataset.num_episodes:,} "
         f"episodes, {(costs == 0).mean():.0%} of them without cost."
     )
+
+
+def _own_recipe(source: EnvironmentSource, policies: list[str]) -> Recipe:
+    """A recipe made of the options alone; the first look at the environment comes with it."""
+    from safer_offline.datasets.recipe import Actor, Recipe
+    from safer_offline.environment_checks import require_sound
+    from safer_offline.simulation import ENVIRONMENT_IDS
+
+    if source.env_id not in ENVIRONMENT_IDS:
+        require_sound(source)
+    return Recipe(environment=source, behaviors=tuple(Actor(policy=policy) for policy in policies))
+
+
+def _require_unused(options: dict[str, object]) -> None:
+    for name, used in options.items():
+        if used:
+            raise UsageError(
+                f"{name} goes with --policy; a recipe says such things under [environment]"
+            )
+
+
+def _stem(what: str, recipe: Recipe) -> str:
+    """A file name: `car_circle` for a task, else the name of the recipe, file or environment."""
+    from safer_offline.datasets.recipe import recipe_names
+    from safer_offline.simulation import ENVIRONMENT_IDS, short_name
+
+    name = Path(what).stem if what.endswith(".toml") else what.rpartition(":")[2]
+    if name not in recipe_names() and recipe.environment.env_id in ENVIRONMENT_IDS:
+        name = short_name(recipe.environment.env_id)
+    return name.replace("-", "_").replace("/", "_")

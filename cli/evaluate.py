@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, environment_source
 from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
 
 
@@ -16,8 +17,14 @@ def evaluate_command(
     ],
     env: Annotated[
         str | None,
-        typer.Option(help="Task, such as SafetyCarCircle-v0 or car-circle (default: as trained)."),
+        typer.Option(
+            help="Task: car-circle, a Gymnasium id, module:Id-v0 or module:function "
+            "(default: as trained)."
+        ),
     ] = None,
+    cost_key: CostKey = "cost",
+    kwargs: Kwargs = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     attacks: Annotated[
         str, typer.Option(help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr.")
     ] = "all",
@@ -51,12 +58,14 @@ def evaluate_command(
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
     policy = load_policy(run)
-    env_id = env or policy.env_id
-    if env_id is None:
+    name = env or policy.env_id
+    if name is None:
         raise UsageError(f"{run} does not say what task it was trained for: give it with --env")
     report = evaluate(
         policy,
-        env=env_id,
+        env=environment_source(
+            name, cost_key=cost_key, kwargs=kwargs, max_episode_steps=max_episode_steps
+        ),
         attacks=attacks,
         epsilon=parse_epsilon(epsilon),
         epsilon_units=epsilon_units.value,

@@ -16,9 +16,11 @@ import typer
 
 import safer_offline.cli
 import safer_offline.datasets
-from safer_offline.cli import data
+from safer_offline.cli import behaviors, data
+from safer_offline.cli.check import check_command
 from safer_offline.cli.collect import collect_command
 from safer_offline.cli.evaluate import evaluate_command
+from safer_offline.cli.publish import publish_command
 from safer_offline.cli.train import train_command
 from safer_offline.errors import SaferOfflineError
 
@@ -30,10 +32,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("check")(check_command)
 app.command("collect")(collect_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("publish")(publish_command)
 app.add_typer(data.app, name="data")
+app.add_typer(behaviors.app, name="behaviors")
 
 
 def _print_version(wanted: bool) -> None:

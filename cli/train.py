@@ -1,4 +1,4 @@
-"""`safer-offline train`: learn a policy from a dataset file, without any simulator."""
+"""`safer-offline train`: learn a policy from a dataset, without any simulator."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ class Solver(str, Enum):
 
 def train_command(
     data: Annotated[
-        Path,
-        typer.Option(help="Dataset file, such as car_circle.h5.", show_default=False),
+        str,
+        typer.Option(
+            help="Dataset file (car_circle.h5), or a Minari id (bullet/car-circle/mixed-v0).",
+            show_default=False,
+        ),
     ],
     cost_limit: Annotated[
         float, typer.Option(help="Largest expected cost of an episode, undiscounted.")
@@ -31,7 +34,7 @@ def train_command(
     steps: Annotated[int, typer.Option(help="Gradient updates in all.")] = 12_000,
     seed: Annotated[int, typer.Option(help="Same seed, same machine, same policy.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Run directory (default: runs/, then the file's name).")
+        Path | None, typer.Option(help="Run directory (default: runs/, then the dataset's name).")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the run directory.")
@@ -47,6 +50,18 @@ def train_command(
             help="Any other setting of the algorithm, such as margin=0.8; may be repeated.",
         ),
     ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory the dataset may take, such as 4GiB or 500MB; a larger file is read from "
+            "a cache on disk (default: half of what is free).",
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for that cache (default: beside the file, FILE.cache)."),
+    ] = None,
     threads: Annotated[
         int,
         typer.Option(min=1, help="Threads of the numerical work; more rarely helps on small nets."),
@@ -55,7 +70,9 @@ def train_command(
     """Train SAFER on a fixed dataset: estimate, solve the E-step, fit the policy robustly."""
     import torch
 
-    from safer_offline.datasets.storage import load_dataset
+    from safer_offline.datasets.cache import open_for_training
+    from safer_offline.datasets.memory import parse_size
+    from safer_offline.datasets.sources import default_run_name, open_dataset
     from safer_offline.learners import SAFERConfig
     from safer_offline.learners.config import parse_settings
     from safer_offline.training import train
@@ -70,8 +87,15 @@ def train_command(
         ),
         settings or [],
     )
-    directory = out or Path("runs") / data.stem
-    run = train(config, load_dataset(data), out=directory, steps=steps, seed=seed, resume=resume)
+    directory = out or Path("runs") / default_run_name(data)
+    memory = parse_size(max_memory) if max_memory is not None else None
+    # A dataset of Minari is no single file: it is always read into memory.
+    dataset = (
+        open_for_training(data, max_memory=memory, cache_dir=cache_dir, tell=typer.echo)
+        if Path(data).is_file()
+        else open_dataset(data)
+    )
+    run = train(config, dataset, out=directory, steps=steps, seed=seed, resume=resume)
     estep = run.metrics.dropna(subset="episodes_eta").iloc[-1]
     typer.echo(
         f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda {estep.episodes_lambda:.3g} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from safer_offline.datasets.access import BLOCK_ROWS, Columns, cut_episodes
+from safer_offline.datasets.hashing import hash_arrays, join_hashes
+from safer_offline.datasets.sampling import MemoryTable
 from safer_offline.datasets.schema import (
     ARRAYS,
     FLAG_ARRAYS,
@@ -173,6 +176,42 @@ class OfflineDataset:
             ]
         return table
 
+    def fingerprint(self) -> str:
+        """SHA-256 of all arrays, which `save_dataset` stores as `content_sha256`."""
+        arrays = as_columns(self.to_arrays())
+        return join_hashes(arrays, hash_arrays(arrays))
+
+    def blocks(self) -> Iterator[OfflineDataset]:
+        """The episodes in order, some at a time (see `TransitionSource`); nothing is copied."""
+        for first, last in cut_episodes(self._ends):
+            rows = slice(int(self._starts[first]), int(self._ends[last - 1]))
+            yield dataclasses.replace(
+                self,
+                **{name: getattr(self, name)[rows] for name in ARRAYS},
+                infos={name: column[rows] for name, column in self.infos.items()},
+            )
+
+    def stream(self, names: Sequence[str], *, rows: int = BLOCK_ROWS) -> Iterator[Columns]:
+        """Arrays in pieces of so many rows (see `TransitionSource`); nothing is copied."""
+        for start in range(0, self.num_transitions, rows):
+            yield {name: getattr(self, name)[start : start + rows] for name in names}
+
+    def take(self, names: Sequence[str], rows: Tensor) -> Columns:
+        """Arrays at these rows, (n,) int64 in any order."""
+        return {name: getattr(self, name)[rows] for name in names}
+
+    def table(
+        self,
+        names: Sequence[str],
+        derive: Callable[[OfflineDataset], Mapping[str, Tensor]] | None = None,
+    ) -> MemoryTable:
+        """A table to draw batches from, a copy of its columns (see `TransitionSource`)."""
+        columns: Columns = {name: getattr(self, name) for name in names}
+        if derive is not None:
+            parts = [derive(block) for block in self.blocks()]
+            columns |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return MemoryTable(columns)
+
     def select_episodes(
         self, episodes: Sequence[int] | NDArray[Any] | pd.Index[Any] | pd.Series[Any]
     ) -> OfflineDataset:
@@ -231,6 +270,7 @@ class OfflineDataset:
         kept = set.intersection(*(set(dataset.infos) for dataset in datasets))
         if any(part.metadata.behavior_policies != metadata.behavior_policies for part in datasets):
             kept.discard("policy_id")
+        kept.discard("parent_id")  # holds places in lists of parents, which end here
         infos = {
             name: np.concatenate([dataset.infos[name] for dataset in datasets])
             for name in sorted(kept)
@@ -294,4 +334,8 @@ def _descend(datasets: Sequence[OfflineDataset]) -> Metadata:
     }
     hashes = (dataset.metadata.content_sha256 for dataset in datasets)
     parents = tuple(sha256 for sha256 in hashes if sha256)
+    if len(datasets) == 1 and "parent_id" in datasets[0].infos:
+        # The column holds places in the list of a merged dataset: what is taken from it goes on
+        # with that list.
+        parents = first.parents + parents
     return dataclasses.replace(first, **disputed | {"parents": parents})

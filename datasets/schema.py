@@ -106,6 +106,9 @@ class Metadata:
     The last four describe the arrays: `save_dataset` computes them, whatever they were before.
     """
 
+    name: str = ""
+    """What to call the dataset, as Minari names them: `bullet/car-circle/mixed-v0`."""
+    description: str = ""
     env_id: str = ""
     env_spec: Mapping[str, Any] | None = None
     """Gymnasium's specification, `json.loads(spec.to_json())`."""
@@ -115,13 +118,19 @@ class Metadata:
     action_space: BoxSpace | None = None
     cost_limit: float | None = None
     cost_definition: str = ""
+    reference_scores: Mapping[str, float] = field(default_factory=dict)
+    """`return_min`, `return_max` and `cost_max` of an episode: what scores are normalised by."""
     base_seed: int | None = None
     behavior_policies: tuple[BehaviorPolicy, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     created_at: str = ""
     """UTC, ISO 8601."""
+    build_seconds: float | None = None
+    """Wall time of the collection; unknown if it was interrupted."""
     command: str = ""
     git_commit: str = ""
+    recipe: str = ""
+    """The recipe that it was collected by, TOML; empty for a dataset made in another way."""
     license: str = ""
     author: str = ""
     parents: tuple[str, ...] = ()
@@ -226,16 +235,25 @@ def _strings(value: Any) -> dict[str, str]:  # noqa: ANN401
     return {str(key): str(entry) for key, entry in _mapping(value).items()}
 
 
+def _numbers(value: Any) -> dict[str, float]:  # noqa: ANN401
+    numbers = {str(key): float(entry) for key, entry in _mapping(value).items()}
+    if not all(math.isfinite(number) for number in numbers.values()):
+        raise ValueError("a number is not finite")
+    return numbers
+
+
 _JSON_DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "env_spec": _mapping,
     "env_kwargs": _mapping,
     "observation_space": BoxSpace.from_json,
     "action_space": BoxSpace.from_json,
+    "reference_scores": _numbers,
     "behavior_policies": lambda value: tuple(BehaviorPolicy(**_mapping(part)) for part in value),
     "versions": _strings,
     "parents": lambda value: tuple(str(part) for part in value),
     "array_sha256": _strings,
 }
+_REAL_NUMBERS = ("cost_limit", "build_seconds")
 _INTEGERS = ("max_episode_steps", "base_seed", "num_episodes", "num_transitions")
 
 
@@ -245,7 +263,7 @@ def _decode(name: str, value: object) -> object:
         if not isinstance(value, int | np.integer):
             raise TypeError("it is no integer")
         return int(value)
-    if name == "cost_limit":
+    if name in _REAL_NUMBERS:
         if not isinstance(value, int | float | np.number) or not math.isfinite(value):
             raise TypeError("it is no finite number")
         return float(value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,16 +38,14 @@ def discounted_to_go(
     x = signal.double().numpy()
     ends = (terminals | timeouts).nonzero().flatten().tolist()
     cut = timeouts.numpy()
-    to_go = torch.empty(len(x), dtype=torch.float64)
-    values = to_go.numpy()
-    start = 0
-    for end in ends:
-        tail = x[start : end + 1].mean() / (1.0 - discount) if cut[end] else 0.0
-        for row in range(end, start - 1, -1):
-            tail = x[row] + discount * tail
-            values[row] = tail
-        start = end + 1
-    return to_go.float()
+    backwards = []  # Python's numbers: a loop over an array's takes several times as long
+    for end, start in zip(reversed(ends), [*reversed(ends[:-1]), -1], strict=True):
+        episode = x[start + 1 : end + 1]
+        tail = float(episode.mean()) / (1.0 - discount) if cut[end] else 0.0
+        for value in reversed(episode.tolist()):
+            tail = value + discount * tail
+            backwards.append(tail)
+    return torch.from_numpy(np.array(backwards[::-1], np.float32))
 
 
 class CriticEnsemble(nn.Module):

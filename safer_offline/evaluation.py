@@ -27,10 +27,10 @@ from safer_offline.attacks import (
     attack_budget,
     resolve_attacks,
 )
+from safer_offline.environments import EnvironmentSource
 from safer_offline.errors import DataError, UsageError
 from safer_offline.progress import progress_bar
 from safer_offline.rollouts import EvaluatedPolicy, Job, Rollouts
-from safer_offline.simulation import SafetyEnvironment, resolve_environment
 
 FIT_EPISODES = 20
 """Natural episodes from which an attack learns what it must know of its victim."""
@@ -138,7 +138,7 @@ class EvaluationReport:
 def evaluate(
     policy: EvaluatedPolicy,
     *,
-    env: str,
+    env: str | EnvironmentSource,
     attacks: str | Sequence[str | Attack] = "all",
     epsilon: float | Sequence[float] = 0.05,
     epsilon_units: EpsilonUnits = "raw",
@@ -158,7 +158,7 @@ def evaluate(
 
     Args:
         policy: A policy with its critics.
-        env: Id or short name of the task.
+        env: Name of the task (see `EnvironmentSource`), or a source that says more than its name.
         attacks: "all", names (a sequence, or separated by commas), or attacks of your own.
         epsilon: Budget of the attacks: one number for all coordinates, or one for each.
         epsilon_units: What epsilon counts: raw observation units, or standard deviations of the
@@ -171,7 +171,7 @@ def evaluate(
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
-        UsageError: If an argument is impossible or a name unknown.
+        UsageError: If an argument is impossible, a name unknown, or an environment not usable.
         DataError: If the policy does not fit the environment.
         MissingSimulatorError: If there is no simulator on this machine.
     """
@@ -182,17 +182,17 @@ def evaluate(
     cost_limit = policy.cost_limit if cost_limit is None else float(cost_limit)
     if cost_limit is not None and not 0 <= cost_limit < math.inf:
         raise UsageError(f"cost_limit must be finite and not negative, but is {cost_limit}")
-    env_id = resolve_environment(env)
+    source = EnvironmentSource(name=env) if isinstance(env, str) else env
     chosen = resolve_attacks(attacks)
     budget = attack_budget(epsilon, policy.observation_std, units=epsilon_units)
-    horizon = _check_task(policy, env_id)
+    horizon = _check_task(policy, source)
 
     fitting = any(attack.needs_fit for attack in chosen)
     total = horizon * (len(chosen) * episodes + fitting * FIT_EPISODES)
     with (
         progress_bar("evaluate", total=total, enabled=progress) as bar,
         Rollouts(
-            policy, env_id=env_id, budget=budget, seed=seed, workers=workers, bar=bar
+            policy, source=source, budget=budget, seed=seed, workers=workers, bar=bar
         ) as rollouts,
     ):
         if fitting:
@@ -209,7 +209,7 @@ def evaluate(
     table = table.sort_values(["attack", "episode"], ignore_index=True).astype({"attack": str})
     given = np.asarray(epsilon, np.float64)
     return EvaluationReport(
-        env_id=env_id,
+        env_id=source.env_id,
         epsilon=given.item() if given.ndim == 0 else tuple(given.tolist()),
         epsilon_units=epsilon_units,
         seed=seed,
@@ -242,14 +242,15 @@ class _Recorder(Natural):
         return observations
 
 
-def _check_task(policy: EvaluatedPolicy, env_id: str) -> int:
+def _check_task(policy: EvaluatedPolicy, source: EnvironmentSource) -> int:
     """Steps of an episode, after a check that the policy belongs to such an environment."""
+    env_id = source.env_id
     if policy.env_id is not None and policy.env_id != env_id:
         warnings.warn(
             f"the policy was trained for {policy.env_id} and is evaluated in {env_id}",
             stacklevel=2,
         )
-    environment = SafetyEnvironment(env_id)
+    environment = source.make()
     try:
         sizes = {
             "observation": (policy.observation_size, environment.observation_space.shape),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -26,15 +26,27 @@ class Standardizer(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
 
-    def fit(self, values: Tensor, *, min_std: float = 1e-3) -> Standardizer:
+    def fit(self, values: Tensor | Iterable[Tensor], *, min_std: float = 1e-3) -> Standardizer:
         """Take mean and standard deviation of (N, size) values; returns itself.
 
         A coordinate that hardly varies keeps `min_std`: an attack must not be able to move it by
         thousands of standard deviations.
+
+        Args:
+            values: All of them, or blocks of them one after the other.
+            min_std: Least standard deviation.
         """
-        doubles = values.double()
-        self.mean.copy_(doubles.mean(0))
-        self.std.copy_(doubles.std(0).clamp_min(min_std))
+        count, mean, squares = 0, torch.zeros(1).double(), torch.zeros(1).double()
+        for block in (values,) if isinstance(values, Tensor) else values:
+            rows = len(block)
+            block_variance, block_mean = torch.var_mean(block.double(), dim=0, correction=0)
+            # Chan, Golub and LeVeque: sums of squares about two means make one about the joint.
+            shift = block_mean - mean
+            squares = squares + block_variance * rows + shift**2 * (count * rows / (count + rows))
+            mean = mean + shift * (rows / (count + rows))
+            count += rows
+        self.mean.copy_(mean)
+        self.std.copy_((squares / (count - 1)).sqrt().clamp_min(min_std))
         return self
 
     def forward(self, values: Tensor) -> Tensor:

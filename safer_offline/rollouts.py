@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from safer_offline.attacks import Attack, AttackTarget, RowNoise
+from safer_offline.environments import EnvironmentSource
 from safer_offline.errors import DataError
 from safer_offline.progress import ProgressBar
-from safer_offline.simulation import VectorEnvironment
+from safer_offline.vector import VectorEnvironment
 
 
 class EvaluatedPolicy(AttackTarget, Protocol):
@@ -76,7 +77,7 @@ class Rollouts:
 
     Args:
         policy: The victim.
-        env_id: The task.
+        source: Makes the task.
         budget: Budget of the attacks, raw units, shape (ds,).
         seed: Of the attacks' random numbers.
         workers: Simulation processes, see `VectorEnvironment`.
@@ -87,14 +88,14 @@ class Rollouts:
         self,
         policy: EvaluatedPolicy,
         *,
-        env_id: str,
+        source: EnvironmentSource,
         budget: Tensor,
         seed: int,
         workers: int | None,
         bar: ProgressBar,
     ) -> None:
         self._policy = policy
-        self._env_id = env_id
+        self._source = source
         self._budget = budget
         self._seed = seed
         self._workers = workers
@@ -155,7 +156,7 @@ class Rollouts:
         if self._environments is None or self._environments.num_envs != count:
             self.close()
             self._environments = VectorEnvironment(
-                self._env_id, num_envs=count, workers=self._workers
+                self._source, num_envs=count, workers=self._workers
             )
         return self._environments
 

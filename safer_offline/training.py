@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from safer_offline.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
-from safer_offline.datasets.dataset import OfflineDataset
-from safer_offline.datasets.storage import content_sha256
+from safer_offline.datasets.access import BLOCK_ROWS, TransitionSource
 from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
 from safer_offline.files import write_atomically
 from safer_offline.learners import SAFER, Learner, SAFERConfig
@@ -56,7 +55,7 @@ class Run:
 
 def train(
     config: SAFERConfig,
-    dataset: OfflineDataset,
+    dataset: TransitionSource,
     *,
     out: str | Path,
     steps: int = 12_000,
@@ -68,7 +67,8 @@ def train(
 
     Args:
         config: The algorithm's settings.
-        dataset: What to learn from.
+        dataset: What to learn from: an `OfflineDataset`, or a `CachedDataset` where memory is
+            short; both give the same policy.
         out: Run directory to write.
         steps: Updates in all.
         seed: Same seed, same machine, same number of threads: same result, bit for bit.
@@ -91,7 +91,7 @@ def train(
         "config": json.loads(json.dumps(dataclasses.asdict(config))),
         "steps": steps,
         "seed": seed,
-        "dataset_sha256": content_sha256(dataset),
+        "dataset_sha256": dataset.fingerprint(),
     }
     checkpoint = directory / CHECKPOINT_FILE
     written = [directory / name for name in (CHECKPOINT_FILE, POLICY_FILE, "metrics.csv")]
@@ -163,7 +163,7 @@ def _require_finite(means: dict[str, float], *, step: int) -> None:
             )
 
 
-def _require_feasible(dataset: OfflineDataset, cost_limit: float) -> None:
+def _require_feasible(dataset: TransitionSource, cost_limit: float) -> None:
     """Warn if no episode keeps the limit; refuse if not even a piece of one does.
 
     Safe pieces of unsafe episodes can still add up to a safe policy. But where every single step
@@ -174,17 +174,17 @@ def _require_feasible(dataset: OfflineDataset, cost_limit: float) -> None:
     remedy = (
         f"the smallest limit that an episode keeps is {cheapest:g}: use --cost-limit {cheapest:g}"
     )
-    least = dataset.costs.min()
-    if float(least) * float(episodes["length"].min()) > cost_limit:
+    safe = int((episodes["cost"] <= cost_limit).sum())
+    least, row = (math.nan, 0) if safe else _least_cost(dataset)
+    if least * float(episodes["length"].min()) > cost_limit:
         raise DataError(
             f"every step costs at least {least:g}, so no episode can keep a limit of "
             f"{cost_limit:g}",
             path=dataset.path,
             field="costs",
-            index=int(dataset.costs.argmin()),
+            index=row,
             remedy=remedy,
         )
-    safe = int((episodes["cost"] <= cost_limit).sum())
     where = dataset.path or "the dataset"
     if safe == 0:
         warnings.warn(
@@ -198,6 +198,16 @@ def _require_feasible(dataset: OfflineDataset, cost_limit: float) -> None:
             f"{cost_limit:g}; expect a policy that is not reliable",
             stacklevel=3,
         )
+
+
+def _least_cost(dataset: TransitionSource) -> tuple[float, int]:
+    """The least cost of a step, and the first row that has it."""
+    minima = [
+        (block["costs"].min(), block["costs"].argmin()) for block in dataset.stream(["costs"])
+    ]
+    least = [float(cost) for cost, _ in minima]
+    block = least.index(min(least))
+    return least[block], block * BLOCK_ROWS + int(minima[block][1])
 
 
 def _require_same_training(saved: dict[str, Any], wanted: dict[str, Any], *, path: Path) -> None:

@@ -167,9 +167,12 @@ def refused(here):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("collect", "car-circel"), "nearest known one is 'SafetyCarCircle-v0'"),
-        (("collect", "ant-run"), "no scripted behaviour policies for 'SafetyAntRun-v0'"),
-        (("collect", "ball-circle", "--transitions", "0"), "--transitions must be at least 1"),
+        (("collect", "car-circel"), "the nearest is 'car-circle-"),
+        (("collect", "my_module:make"), "say with --policy who acts"),
+        (("collect", "car-circle", "--cost-key", "danger"), "--cost-key goes with --policy"),
+        (("collect", "car-circle", "--policy", "frontie"), "frontier"),
+        (("collect", "nowhere:make", "--policy", "nowhere:act"), "nowhere"),
+        (("collect", "ball-circle", "--transitions", "0"), "transitions must be at least 1"),
         (("collect", "ball-circle", "--transitions", "many"), "Invalid value for '--transitions'"),
         (("collect", "ball-circle", "--format", "zarr"), "'zarr' is not one of"),
         (("colect",), "No such command 'colect'"),
@@ -306,7 +309,7 @@ def test_warnings_are_for_users(make_points, tmp_path, here):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("collect", "car-circel"), 2, "Error: unknown environment 'car-circel'"),
+        (("collect", "car-circel"), 2, "Error: there is no recipe 'car-circel'"),
         (("data", "info", "none.h5"), 1, "Error: none.h5: there is no such file"),
         (("train", "--steps", "many"), 2, "Invalid value for '--steps'"),
     ],

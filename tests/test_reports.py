@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from safer_offline import evaluation, trained
 from safer_offline.cli.evaluate import evaluate_command
+from safer_offline.environments import EnvironmentSource
 from safer_offline.evaluation import EvaluationReport
 from safer_offline.reports import plot_report, report_json, report_table, save_report
 
@@ -181,7 +182,8 @@ def test_command_passes_on_what_it_was_told(command, tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert asked == {
-        "env": "car-circle", "attacks": "mc,mr", "epsilon": (0.1, 0.2), "epsilon_units": "std",
+        "env": EnvironmentSource(name="car-circle"),
+        "attacks": "mc,mr", "epsilon": (0.1, 0.2), "epsilon_units": "std",
         "episodes": 3, "seed": 7, "workers": 0, "cost_limit": 5.0,
     }  # fmt: skip
     assert (tmp_path / "out" / "evaluation.csv").exists()
@@ -191,7 +193,7 @@ def test_command_passes_on_what_it_was_told(command, tmp_path):
 def test_command_writes_beside_the_policy_and_knows_its_task(command, tmp_path):
     result, asked = command(tmp_path / "policy.safetensors", "--json", env_id="SafetyCarRun-v0")
     assert result.exit_code == 0, result.output
-    assert asked["env"] == "SafetyCarRun-v0"
+    assert asked["env"].env_id == "SafetyCarRun-v0"
     assert (tmp_path / "evaluation.png").exists()
     assert json.loads(result.stdout)["worst_attack"] == "mc"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safer_offline.cli.data.arguments import AsJson, File
+from safer_offline.cli.data.arguments import AsJson, Source
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def info_command(
-    file: File,
+    source: Source,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -36,17 +36,17 @@ def info_command(
     from rich.console import Console
 
     from safer_offline.datasets.plots import plot_episodes
-    from safer_offline.datasets.storage import load_dataset
+    from safer_offline.datasets.sources import open_dataset
     from safer_offline.datasets.summary import summarize
 
-    dataset = load_dataset(file)
+    dataset = open_dataset(source)
     summary = summarize(dataset, cost_limit=cost_limit)
     if plot is not None:
         plot_episodes(dataset, plot, cost_limit=cost_limit)
     if as_json:
-        typer.echo(json.dumps({"path": str(file), **summary.to_json()}, indent=2))
+        typer.echo(json.dumps({"path": source, **summary.to_json()}, indent=2))
         return
-    typer.echo(f"{file}: {summary.env_id or 'environment not named'}")
+    typer.echo(f"{source}: {summary.env_id or 'environment not named'}")
     console = Console(markup=False)  # names come from the file
     for table in (_sizes(summary), _spreads(summary), _safety(summary)):
         console.print(table)

@@ -1,4 +1,4 @@
-"""`safer-offline data validate`: everything that is wrong with a file."""
+"""`safer-offline data validate`: everything that is wrong with a dataset."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ import json
 
 import typer
 
-from safer_offline.cli.data.arguments import AsJson, File
+from safer_offline.cli.data.arguments import AsJson, Source
 
 
 def validate_command(
-    file: File,
+    source: Source,
     as_json: AsJson = False,
 ) -> None:
-    """Find everything that is wrong with a dataset file; exit code 1 if it cannot be used."""
-    from safer_offline.datasets.storage import find_file_problems
+    """Find everything that is wrong with a dataset; exit code 1 if it cannot be used."""
+    from safer_offline.datasets.sources import find_source_problems
 
-    problems = find_file_problems(file)
+    problems = find_source_problems(source)
     errors = sum(problem.severity == "error" for problem in problems)
     if as_json:
         found = [dataclasses.asdict(problem) for problem in problems]
-        typer.echo(
-            json.dumps({"path": str(file), "valid": not errors, "problems": found}, indent=2)
-        )
+        typer.echo(json.dumps({"path": source, "valid": not errors, "problems": found}, indent=2))
     else:
         for problem in problems:
-            typer.echo(f"{problem.severity}: {problem.to_error(path=file)}")
+            typer.echo(f"{problem.severity}: {problem.to_error(path=source)}")
         verdict = "cannot be used" if errors else "is sound"
-        typer.echo(f"{file} {verdict}: {errors} errors, {len(problems) - errors} warnings")
+        typer.echo(f"{source} {verdict}: {errors} errors, {len(problems) - errors} warnings")
     raise typer.Exit(1 if errors else 0)

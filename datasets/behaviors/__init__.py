@@ -6,8 +6,11 @@ A new task's policies go into a module of their own (`run.py`, `drone.py`, ...) 
 
 from __future__ import annotations
 
+from safer_offline.datasets.behaviors.ant import ANT_CIRCLE, ANT_RUN
 from safer_offline.datasets.behaviors.base import BehaviorFamily, Controller
 from safer_offline.datasets.behaviors.circle import BALL_CIRCLE, CAR_CIRCLE
+from safer_offline.datasets.behaviors.drone import DRONE_CIRCLE
+from safer_offline.datasets.behaviors.run import BALL_RUN, CAR_RUN, DRONE_RUN
 from safer_offline.errors import UsageError
 
 __all__ = ["BEHAVIORS", "BehaviorFamily", "Controller", "behaviors_for"]
@@ -15,18 +18,24 @@ __all__ = ["BEHAVIORS", "BehaviorFamily", "Controller", "behaviors_for"]
 BEHAVIORS: dict[str, tuple[BehaviorFamily, ...]] = {
     "SafetyCarCircle-v0": CAR_CIRCLE,
     "SafetyBallCircle-v0": BALL_CIRCLE,
+    "SafetyDroneCircle-v0": DRONE_CIRCLE,
+    "SafetyAntCircle-v0": ANT_CIRCLE,
+    "SafetyCarRun-v0": CAR_RUN,
+    "SafetyBallRun-v0": BALL_RUN,
+    "SafetyDroneRun-v0": DRONE_RUN,
+    "SafetyAntRun-v0": ANT_RUN,
 }
 
 
 def behaviors_for(env_id: str) -> tuple[BehaviorFamily, ...]:
-    """The families that collect on `env_id`; their shares sum to one.
+    """The families that can act on `env_id`, in order; a recipe says how often each does.
 
     Raises:
         UsageError: If nobody can drive there yet.
     """
     if env_id not in BEHAVIORS:
         raise UsageError(
-            f"there are no scripted behaviour policies for '{env_id}' yet; "
-            f"there are some for {', '.join(BEHAVIORS)}"
+            f"there are no behaviour policies for '{env_id}'; there are some for "
+            f"{', '.join(BEHAVIORS)}. For an environment of your own, say who acts: --policy"
         )
     return BEHAVIORS[env_id]

@@ -30,13 +30,15 @@ class BehaviorFamily:
 
     Attributes:
         name: Stored with the dataset; every transition tells which family acted.
-        share: Fraction of the episodes that this family drives.
+        description: How it drives, in a few words, for tables and dataset cards.
         draw: Draws the controller of one episode from that episode's own generator.
+        checkpoint_sha256: Hash of its weights, where it was learned.
     """
 
     name: str
-    share: float
+    description: str
     draw: Callable[[np.random.Generator], Controller]
+    checkpoint_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,17 @@ between return and cost. Controllers see observations only, as the learned polic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from safer_offline.datasets.behaviors.base import (
-    BehaviorFamily,
-    Controller,
-    ExplorationNoise,
-    FloatArray,
-    NoisyController,
-    SwitchingController,
+from safer_offline.datasets.behaviors.base import Controller, FloatArray
+from safer_offline.datasets.behaviors.families import (
+    broad,
+    cautious,
+    frontier,
+    recovery,
+    uniform,
 )
 
 METRES = 10.0
@@ -112,11 +111,7 @@ class BallDriver:
         ]
 
 
-def _uniform(generator: np.random.Generator, low: float, high: float) -> float:
-    return float(generator.uniform(low, high))
-
-
-def _draw_path(
+def draw_path(
     generator: np.random.Generator,
     *,
     radius: tuple[float, float],
@@ -125,114 +120,99 @@ def _draw_path(
 ) -> ClippedCircle:
     """A path whose three numbers are drawn from these ranges."""
     return ClippedCircle(
-        radius=_uniform(generator, *radius),
-        margin=_uniform(generator, *margin),
-        lookahead=_uniform(generator, *lookahead),
+        radius=uniform(generator, *radius),
+        margin=uniform(generator, *margin),
+        lookahead=uniform(generator, *lookahead),
     )
 
 
 def _draw_broad_car(generator: np.random.Generator) -> Controller:
-    path = _draw_path(generator, radius=(5.0, 8.5), margin=(3.0, 9.0), lookahead=(1.5, 5.0))
+    path = draw_path(generator, radius=(5.0, 8.5), margin=(3.0, 9.0), lookahead=(1.5, 5.0))
     return CarDriver(
         path=path,
-        throttle=_uniform(generator, 0.2, 1.0),
-        steering_gain=_uniform(generator, 0.8, 4.0),
-        damping=_uniform(generator, 0.0, 0.3),
-        slowing=_uniform(generator, 0.0, 0.5),
+        throttle=uniform(generator, 0.2, 1.0),
+        steering_gain=uniform(generator, 0.8, 4.0),
+        damping=uniform(generator, 0.0, 0.3),
+        slowing=uniform(generator, 0.0, 0.5),
         reverse=bool(generator.random() < 0.8),
     )
 
 
 def _draw_frontier_car(generator: np.random.Generator) -> Controller:
     # Ranges around the best of a random search over 460 episodes: fast for their margin.
-    path = _draw_path(generator, radius=(6.8, 7.4), margin=(4.0, 6.4), lookahead=(2.5, 4.0))
+    path = draw_path(generator, radius=(6.8, 7.4), margin=(4.0, 6.4), lookahead=(2.5, 4.0))
     return CarDriver(
         path=path,
-        throttle=_uniform(generator, 0.9, 1.0),
-        steering_gain=_uniform(generator, 2.8, 4.0),
-        damping=_uniform(generator, 0.1, 0.3),
-        slowing=_uniform(generator, 0.0, 0.15),
+        throttle=uniform(generator, 0.9, 1.0),
+        steering_gain=uniform(generator, 2.8, 4.0),
+        damping=uniform(generator, 0.1, 0.3),
+        slowing=uniform(generator, 0.0, 0.15),
         reverse=True,
     )
 
 
 def _draw_straying_car(generator: np.random.Generator) -> Controller:
-    path = _draw_path(generator, radius=(6.8, 8.5), margin=(4.0, 8.5), lookahead=(2.0, 4.0))
+    path = draw_path(generator, radius=(6.8, 8.5), margin=(4.0, 8.5), lookahead=(2.0, 4.0))
     return CarDriver(
         path=path,
-        throttle=_uniform(generator, 0.7, 1.0),
-        steering_gain=_uniform(generator, 2.0, 4.0),
-        damping=_uniform(generator, 0.0, 0.3),
-        slowing=_uniform(generator, 0.0, 0.3),
+        throttle=uniform(generator, 0.7, 1.0),
+        steering_gain=uniform(generator, 2.0, 4.0),
+        damping=uniform(generator, 0.0, 0.3),
+        slowing=uniform(generator, 0.0, 0.3),
         reverse=True,
     )
 
 
 def _draw_broad_ball(generator: np.random.Generator) -> Controller:
-    path = _draw_path(generator, radius=(4.5, 8.5), margin=(3.0, 9.0), lookahead=(1.0, 5.0))
+    path = draw_path(generator, radius=(4.5, 8.5), margin=(3.0, 9.0), lookahead=(1.0, 5.0))
     return BallDriver(
-        path=path, speed=_uniform(generator, 1.0, 8.0), gain=_uniform(generator, 0.3, 2.0)
+        path=path, speed=uniform(generator, 1.0, 8.0), gain=uniform(generator, 0.3, 2.0)
     )
 
 
 def _draw_frontier_ball(generator: np.random.Generator) -> Controller:
     # Ranges around the best of a random search over 800 episodes: fast for their margin.
-    path = _draw_path(generator, radius=(6.9, 7.5), margin=(3.5, 6.4), lookahead=(2.2, 3.8))
+    path = draw_path(generator, radius=(6.9, 7.5), margin=(3.5, 6.4), lookahead=(2.2, 3.8))
     return BallDriver(
-        path=path, speed=_uniform(generator, 6.0, 8.8), gain=_uniform(generator, 0.6, 2.5)
+        path=path, speed=uniform(generator, 6.0, 8.8), gain=uniform(generator, 0.6, 2.5)
     )
 
 
 def _draw_straying_ball(generator: np.random.Generator) -> Controller:
-    path = _draw_path(generator, radius=(6.8, 8.5), margin=(3.5, 8.5), lookahead=(1.5, 4.0))
+    path = draw_path(generator, radius=(6.8, 8.5), margin=(3.5, 8.5), lookahead=(1.5, 4.0))
     return BallDriver(
-        path=path, speed=_uniform(generator, 4.0, 8.8), gain=_uniform(generator, 0.6, 2.5)
+        path=path, speed=uniform(generator, 4.0, 8.8), gain=uniform(generator, 0.6, 2.5)
     )
 
 
-def _broad(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
-    """Slow to fast, far inside to far outside, noisy, with changes of driver on the way."""
-
-    def noisy(generator: np.random.Generator) -> Controller:
-        drivers = SwitchingController(
-            draw, generator, switch_rate=_uniform(generator, 0.0, 1.0 / 75.0)
-        )
-        noise = ExplorationNoise(
-            scale=_uniform(generator, 0.0, 0.4), burst_rate=_uniform(generator, 0.0, 0.02)
-        )
-        return NoisyController(drivers, noise, generator)
-
-    return BehaviorFamily(name="broad", share=0.4, draw=noisy)
+def _draw_cautious_car(generator: np.random.Generator) -> Controller:
+    path = draw_path(generator, radius=(5.5, 7.3), margin=(3.0, 5.5), lookahead=(2.5, 4.0))
+    return CarDriver(
+        path=path,
+        throttle=uniform(generator, 0.5, 1.0),
+        steering_gain=uniform(generator, 2.0, 4.0),
+        damping=uniform(generator, 0.1, 0.3),
+        slowing=uniform(generator, 0.0, 0.15),
+        reverse=True,
+    )
 
 
-def _frontier(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
-    """As fast as its margin allows, from one and a half metres inside the limit to just outside."""
-
-    def noisy(generator: np.random.Generator) -> Controller:
-        noise = ExplorationNoise(scale=_uniform(generator, 0.0, 0.15))
-        return NoisyController(draw(generator), noise, generator)
-
-    return BehaviorFamily(name="frontier", share=0.4, draw=noisy)
+def _draw_cautious_ball(generator: np.random.Generator) -> Controller:
+    path = draw_path(generator, radius=(5.5, 7.4), margin=(3.0, 5.5), lookahead=(2.2, 3.8))
+    return BallDriver(
+        path=path, speed=uniform(generator, 3.0, 8.8), gain=uniform(generator, 0.6, 2.5)
+    )
 
 
-def _recovery(draw: Callable[[np.random.Generator], Controller]) -> BehaviorFamily:
-    """Fast, and every few seconds on another path, in or out: shows how to come back at speed.
-
-    Under attack a policy finds itself where no careful driver goes. What to do there must be in
-    the data, too.
-    """
-
-    def noisy(generator: np.random.Generator) -> Controller:
-        drivers = SwitchingController(draw, generator, switch_rate=1.0 / 40.0)
-        noise = ExplorationNoise(scale=_uniform(generator, 0.0, 0.2))
-        return NoisyController(drivers, noise, generator)
-
-    return BehaviorFamily(name="recovery", share=0.2, draw=noisy)
-
-
-CAR_CIRCLE = (_broad(_draw_broad_car), _frontier(_draw_frontier_car), _recovery(_draw_straying_car))
+CAR_CIRCLE = (
+    broad(_draw_broad_car),
+    frontier(_draw_frontier_car),
+    recovery(_draw_straying_car),
+    cautious(_draw_cautious_car),
+)
 BALL_CIRCLE = (
-    _broad(_draw_broad_ball),
-    _frontier(_draw_frontier_ball),
-    _recovery(_draw_straying_ball),
+    broad(_draw_broad_ball),
+    frontier(_draw_frontier_ball),
+    recovery(_draw_straying_ball),
+    cautious(_draw_cautious_ball),
 )

@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import json
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -26,9 +25,10 @@ from minari import EpisodeData
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
-from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.dataset import OfflineDataset, as_columns
+from safer_offline.datasets.formats import is_minari_id
 from safer_offline.datasets.schema import INFO_PREFIX, BoxSpace, Metadata
-from safer_offline.datasets.validation import find_problems, raise_first_error
+from safer_offline.datasets.validation import Problem, find_problems, raise_first_error
 from safer_offline.errors import DataError, UsageError
 
 METADATA_KEY = "safer_offline"
@@ -50,7 +50,8 @@ def to_minari(
     Args:
         dataset: What to write.
         dataset_id: Its name, such as `bullet/car-circle/mixed-v0`. A new version needs a new id.
-        description: For the readers of Minari's listings, like the three that follow.
+        description: For the readers of Minari's listings, like the three that follow; None takes
+            the one in the metadata.
         author: Who made it; None takes the author in the metadata.
         author_email: How to reach them.
         code_permalink: The code that made it.
@@ -80,7 +81,7 @@ def to_minari(
                 author=author or metadata.author or None,
                 author_email=author_email,
                 code_permalink=code_permalink,
-                description=description,
+                description=description or metadata.description or None,
                 data_format="hdf5",
             )
             # Without the hashes: Minari's own tools can append to what they describe.
@@ -123,6 +124,32 @@ def from_minari(dataset_id: str) -> OfflineDataset:
         UsageError: If the id is malformed or there is no such dataset on this machine.
         DataError: If it has no costs, observations that are no vectors, or breaks our format.
     """
+    arrays, metadata, folder = _read(dataset_id)
+    return OfflineDataset.from_arrays(arrays, metadata=metadata, path=folder)
+
+
+def find_minari_problems(dataset_id: str) -> list[Problem]:
+    """Everything that is wrong with a dataset, worst first; nothing is raised for bad data.
+
+    Raises:
+        UsageError: If the id is malformed or there is no such dataset on this machine.
+    """
+    try:
+        arrays, metadata, _ = _read(dataset_id)
+    except DataError as error:
+        return [
+            Problem(
+                field=error.field,
+                index=error.index,
+                problem=error.problem,
+                remedy=error.remedy or "get or make it anew",
+            )
+        ]
+    return find_problems(as_columns(arrays), metadata)
+
+
+def _read(dataset_id: str) -> tuple[dict[str, NDArray[Any]], Metadata, Path]:
+    """Arrays and metadata, not checked yet, and the folder they come from."""
     _require_well_formed(dataset_id)
     folder = _root() / dataset_id
     if not folder.exists():
@@ -148,9 +175,7 @@ def from_minari(dataset_id: str) -> OfflineDataset:
     seeds = [entry.get("seed") for entry in details]
     if SEED not in arrays and None not in seeds:
         arrays[SEED] = np.repeat(np.array(seeds), [len(part["rewards"]) for part in episodes])
-    return OfflineDataset.from_arrays(
-        arrays, metadata=_read_metadata(source, path=folder), path=folder
-    )
+    return arrays, _read_metadata(source, path=folder), folder
 
 
 def _episode_buffers(dataset: OfflineDataset) -> Iterator[EpisodeBuffer]:
@@ -319,7 +344,7 @@ def _publish(staging: Path, root: Path, dataset_id: str) -> None:
 
 
 def _require_well_formed(dataset_id: str) -> None:
-    if not re.fullmatch(r"(?:[-_A-Za-z0-9]{2,}/)*[-_A-Za-z0-9]+-v[0-9]+", dataset_id):
+    if not is_minari_id(dataset_id):
         raise UsageError(
             f"'{dataset_id}' is no Minari dataset id. An id is made of parts joined by '/', each "
             "of two or more letters, digits, '-' and '_', and ends in its version: "

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from safer_offline.critics import CriticEnsemble
-from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.access import TransitionSource
 from safer_offline.estep import ESTEP_SOLVERS, EStepResult
 from safer_offline.learners.config import SAFERConfig
-from safer_offline.margins import CostModel, costs_within_margin
+from safer_offline.margins import BLOCK_ROWS, CostModel, costs_within_margin
 from safer_offline.policies import BehaviorModel
 
 
@@ -41,7 +41,7 @@ class EStepAnswer:
 
 
 def episode_estep(
-    dataset: OfflineDataset,
+    dataset: TransitionSource,
     config: SAFERConfig,
     *,
     cost_model: CostModel,
@@ -64,14 +64,8 @@ def episode_estep(
     Returns:
         The solution; its weights have shape (episodes, 1).
     """
-    costs = costs_within_margin(
-        cost_model, dataset.next_observations, dataset.costs, reach=reach, generator=generator
-    )
-    returns, robust_costs = (
-        torch.zeros(dataset.num_episodes, dtype=torch.float64).index_add_(
-            0, dataset.episode_index, signal.double()
-        )
-        for signal in (dataset.rewards, costs)
+    returns, robust_costs = _episode_sums(
+        dataset, cost_model=cost_model, reach=reach, generator=generator
     )
     result = ESTEP_SOLVERS[config.estep_solver](
         returns[:, None],
@@ -88,8 +82,39 @@ def episode_estep(
     return result
 
 
+def _episode_sums(
+    dataset: TransitionSource,
+    *,
+    cost_model: CostModel,
+    reach: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Returns of the episodes and their costs within reach, each of shape (episodes,)."""
+    costs = (block["costs"] for block in dataset.stream(("costs",)))
+    costly = torch.cat([block[block > 0] for block in costs]).mean()
+    starts = torch.tensor(dataset.episodes["start"].to_numpy())
+    returns, robust_costs = torch.zeros(2, dataset.num_episodes, dtype=torch.float64)
+    first = 0
+    names = ("next_observations", "rewards", "costs")
+    for block in dataset.stream(names, rows=BLOCK_ROWS):
+        worst = costs_within_margin(
+            cost_model,
+            block["next_observations"],
+            block["costs"],
+            reach=reach,
+            generator=generator,
+            costly=costly,
+        )
+        rows = torch.arange(first, first + len(worst))
+        episodes = torch.searchsorted(starts, rows, right=True) - 1
+        returns.index_add_(0, episodes, block["rewards"].double())
+        robust_costs.index_add_(0, episodes, worst.double())
+        first += len(rows)
+    return returns, robust_costs
+
+
 def draw_candidates(
-    dataset: OfflineDataset,
+    dataset: TransitionSource,
     config: SAFERConfig,
     behavior: BehaviorModel,
     *,
@@ -102,15 +127,14 @@ def draw_candidates(
         and samples of the behaviour model.
     """
     rows = torch.randint(dataset.num_transitions, (config.recovery_states,), generator=generator)
-    samples = behavior.sample(
-        dataset.observations[rows], config.candidates - 1, generator=generator
-    )
-    return rows, torch.cat([dataset.actions[rows][None], samples])
+    drawn = dataset.take(("observations", "actions"), rows)
+    samples = behavior.sample(drawn["observations"], config.candidates - 1, generator=generator)
+    return rows, torch.cat([drawn["actions"][None], samples])
 
 
 @torch.no_grad()
 def candidate_estep(
-    dataset: OfflineDataset,
+    dataset: TransitionSource,
     config: SAFERConfig,
     observations: Tensor,
     candidates: Tensor,

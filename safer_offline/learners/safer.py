@@ -24,6 +24,7 @@ from torch import Tensor
 
 from safer_offline.attacks import MAD, GeneratorNoise, MaxCost, MaxReward, attack_budget
 from safer_offline.critics import CriticEnsemble, critic_loss, discounted_to_go
+from safer_offline.datasets.access import Table, TransitionSource
 from safer_offline.datasets.dataset import OfflineDataset
 from safer_offline.datasets.sampling import TransitionSampler
 from safer_offline.errors import UsageError
@@ -38,7 +39,7 @@ from safer_offline.learners.offline_estep import (
 )
 from safer_offline.margins import CostModel, cost_model_loss
 from safer_offline.mstep import mixed_attack, robust_mstep_loss
-from safer_offline.networks import gradient_step, polyak_update
+from safer_offline.networks import Standardizer, gradient_step, polyak_update
 from safer_offline.policies import ActionBox, BehaviorModel, GaussianPolicy
 from safer_offline.trained import PolicyInfo, TrainedPolicy
 
@@ -59,7 +60,7 @@ class SAFER:
     name: ClassVar[str] = "safer"
 
     def __init__(
-        self, config: SAFERConfig, dataset: OfflineDataset, *, steps: int, seed: int
+        self, config: SAFERConfig, dataset: TransitionSource, *, steps: int, seed: int
     ) -> None:
         _require_steps(steps)
         self.config = config
@@ -79,7 +80,7 @@ class SAFER:
         attack = {"steps": config.attack_steps, "restarts": 1}
         self._attacks = (MaxCost(**attack), MaxReward(**attack), MAD(**attack))
         self._estimation = TransitionSampler(
-            self._estimation_columns(), batch_size=config.batch_size, seed=seed
+            self._estimation_table(), batch_size=config.batch_size, seed=seed
         )
         self._answer: EStepAnswer | None = None
         self._chosen: TransitionSampler
@@ -114,8 +115,9 @@ class SAFER:
         )
         self.cost_model = CostModel(ds, hidden_sizes=hidden)
         self.actor = GaussianPolicy(ds, box, hidden_sizes=hidden)
+        scale = Standardizer(ds).fit(block.observations for block in data.blocks())
         for network in self._networks().values():
-            network.observations.fit(data.observations)
+            network.observations.load_state_dict(scale.state_dict())
         self.averaged_actor = copy.deepcopy(self.actor)
         self._optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=config.learning_rate)
@@ -131,23 +133,20 @@ class SAFER:
             "actor": self.actor,
         }
 
-    def _estimation_columns(self) -> dict[str, Tensor]:
-        data = self._dataset
-        to_go = {
-            name: discounted_to_go(
-                signal, data.terminals, data.timeouts, discount=self.config.discount
-            )
-            for name, signal in (("reward_to_go", data.rewards), ("cost_to_go", data.costs))
-        }
-        self.reward_critic.values.fit(to_go["reward_to_go"][:, None])
-        self.cost_critic.values.fit(to_go["cost_to_go"][:, None])
-        return {
-            "observations": data.observations,
-            "actions": data.actions,
-            "next_observations": data.next_observations,
-            "costs": data.costs,
-            **to_go,
-        }
+    def _estimation_table(self) -> Table:
+        def targets(data: OfflineDataset) -> dict[str, Tensor]:
+            return {
+                name: discounted_to_go(
+                    signal, data.terminals, data.timeouts, discount=self.config.discount
+                )
+                for name, signal in (("reward_to_go", data.rewards), ("cost_to_go", data.costs))
+            }
+
+        names = ("observations", "actions", "next_observations", "costs")
+        table = self._dataset.table(names, targets)
+        self.reward_critic.values.fit(block["reward_to_go"][:, None] for block in table.stream())
+        self.cost_critic.values.fit(block["cost_to_go"][:, None] for block in table.stream())
+        return table
 
     def _estimate(self) -> dict[str, Tensor | float]:
         batch = self._estimation.sample()
@@ -185,7 +184,7 @@ class SAFER:
         chosen = candidate_estep(
             data,
             config,
-            data.observations[rows],
+            data.take(("observations",), rows)["observations"],
             candidates,
             reward_critic=self.reward_critic,
             cost_critic=self.cost_critic,
@@ -205,18 +204,20 @@ class SAFER:
         for name, network in self._networks().items():
             network.requires_grad_(name == "actor")
         data, size = self._dataset, self.config.batch_size
-        lengths = torch.bincount(data.episode_index)
+        lengths = torch.tensor(data.episodes["length"].to_numpy())
         self._chosen = TransitionSampler(
-            {"observations": data.observations, "actions": data.actions},
+            data.table(("observations", "actions")),
             batch_size=size,
             seed=self.seed + 1,
-            weights=(answer.episode_weights / lengths)[data.episode_index],
+            weights=answer.episode_weights / lengths,
+            repeats=lengths,
         )
-        count, states, _ = answer.candidates.shape
+        count = len(answer.candidates)
+        states = data.take(("observations",), answer.rows)["observations"]
         self._recovery = TransitionSampler(
             {
-                "observations": data.observations[answer.rows].repeat(count, 1),
-                "actions": answer.candidates.reshape(count * states, -1),
+                "observations": states.repeat(count, 1),
+                "actions": answer.candidates.flatten(0, 1),
             },
             batch_size=size,
             seed=self.seed + 2,

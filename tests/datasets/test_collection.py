@@ -14,14 +14,19 @@ import h5py
 import numpy as np
 import pytest
 
-from safer_offline.datasets import collection, from_minari, load_dataset, save_dataset
-from safer_offline.datasets.behaviors import BEHAVIORS
-from safer_offline.datasets.collection import (
-    CollectionPlan,
-    collect,
-    collect_shard,
-    collect_to_minari,
+from safer_offline.datasets import (
+    collection,
+    from_minari,
+    load_dataset,
+    local,
+    save_dataset,
+    shards,
 )
+from safer_offline.datasets.behaviors.base import ExplorationNoise
+from safer_offline.datasets.collection import collect, collect_to_minari
+from safer_offline.datasets.recipe import Actor, Recipe, load_recipe
+from safer_offline.datasets.shards import CollectionPlan, collect_shard, save_shard
+from safer_offline.environments import EnvironmentSource
 from safer_offline.errors import UsageError
 from safer_offline.simulation import SafetyEnvironment
 
@@ -35,7 +40,12 @@ whose parent was killed cannot finish all that waits in their queue."""
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
-    monkeypatch.setattr(collection, "SHARD_TRANSITIONS", SHARD)
+    monkeypatch.setattr(shards, "SHARD_TRANSITIONS", SHARD)
+
+
+def make_plan(transitions=TRANSITIONS, seed=0):
+    recipe = dataclasses.replace(load_recipe(ENV), transitions=transitions, seed=seed)
+    return CollectionPlan.make(recipe)
 
 
 def run(path, **settings):
@@ -63,7 +73,7 @@ def collected(monkeypatch):
         def shutdown(self, **how):
             pass
 
-    monkeypatch.setattr(collection, "_pool", lambda workers: contextlib.nullcontext(Pool()))
+    monkeypatch.setattr(local, "_pool", lambda workers: contextlib.nullcontext(Pool()))
     return numbers
 
 
@@ -71,15 +81,15 @@ def collected(monkeypatch):
 def whole(tmp_path_factory):
     """A collection that nobody disturbed, made without any process but this one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collection, "SHARD_TRANSITIONS", SHARD)
-        plan = CollectionPlan.make(ENV, transitions=TRANSITIONS, seed=0)
+        patch.setattr(shards, "SHARD_TRANSITIONS", SHARD)
+        plan = make_plan()
         folder = tmp_path_factory.mktemp("whole") / "data.h5.shards"
         folder.mkdir()
         (folder / "plan.json").write_text(plan.to_json())
         for number in range(len(plan.shards)):
-            collection._save_shard(plan, number, folder)
+            save_shard(plan, number, folder)
         # With all shards there, collecting is joining.
-        return run(folder.with_name("data.h5"), workers=0)
+        return run(folder.with_name("data.h5"))
 
 
 # Content
@@ -93,19 +103,19 @@ def test_workers_do_not_change_the_content(whole, tmp_path):
 
 
 def test_the_seed_changes_the_content(whole):
-    plan = CollectionPlan.make(ENV, transitions=200, seed=1)
+    plan = make_plan(transitions=200, seed=1)
     other = collect_shard(plan, 0).observations[0]
     assert not (whole.observations == other).all(dim=1).any()
 
 
 def test_shards_differ_and_none_depends_on_the_others(whole):
-    plan = CollectionPlan.make(ENV, transitions=TRANSITIONS, seed=0)
+    plan = make_plan()
     assert plan.shards == (250,) * 9 + (150,)
     third = collect_shard(plan, 2).to_arrays()
     for name in ("observations", "actions", "rewards", "costs", "infos/seed"):
         assert np.array_equal(third[name], whole.to_arrays()[name][800:1200])
     # Whatever else the plan holds, such as more shards.
-    more = dataclasses.replace(plan, transitions=10 * TRANSITIONS)
+    more = make_plan(transitions=10 * TRANSITIONS)
     assert np.array_equal(collect_shard(more, 2).to_arrays()["actions"], third["actions"])
 
 
@@ -117,7 +127,7 @@ def test_episodes_are_whole_and_no_two_alike(whole):
     assert whole.timeouts[199::200].all()
     assert episodes["seed"].nunique() == 19
     assert whole.infos["episode_id"].tolist() == np.repeat(range(19), 200).tolist()
-    assert set(episodes["behavior"]) == {family.name for family in BEHAVIORS[ENV]}
+    assert set(episodes["behavior"]) == {"broad", "frontier", "recovery"}
     inside = ~whole.timeouts[:-1]
     assert (whole.next_observations[:-1] == whole.observations[1:])[inside].all()
 
@@ -144,8 +154,17 @@ def test_metadata_tell_how_the_dataset_came_about(whole):
     assert metadata.action_space.low == (-1.0, -1.0)
     assert len(metadata.observation_space.high) == 8
     assert [(policy.name, policy.share) for policy in metadata.behavior_policies] == [
-        (family.name, family.share) for family in BEHAVIORS[ENV]
+        ("broad", 0.4),
+        ("frontier", 0.4),
+        ("recovery", 0.2),
     ]
+    assert metadata.name == "bullet/ball-circle/mixed-v0"
+    assert Recipe.from_toml(metadata.recipe) == make_plan().recipe
+    assert metadata.reference_scores == {
+        "return_min": whole.episodes["return"].min(),
+        "return_max": whole.episodes["return"].max(),
+        "cost_max": whole.episodes["cost"].max(),
+    }
     assert set(metadata.versions) >= {"bullet-safety-gym", "pybullet", "numpy"}
     assert metadata.parents == ()
     assert metadata.created_at
@@ -169,7 +188,7 @@ def test_minari_holds_the_same(whole, tmp_path, monkeypatch):
 
 COLLECT_AND_DIE = """
 import contextlib, os, signal, sys
-from safer_offline.datasets import collection
+from safer_offline.datasets import collection, shards
 
 class Bar:
     finished = 0
@@ -183,7 +202,7 @@ def progress_bar(*args, **kwargs):
     yield Bar()
 
 if __name__ == "__main__":
-    collection.SHARD_TRANSITIONS = {shard}
+    shards.SHARD_TRANSITIONS = {shard}
     collection.progress_bar = progress_bar
     collection.collect("{env}", sys.argv[1], transitions={transitions}, seed=0, workers=2)
 """
@@ -254,7 +273,7 @@ def test_killed_and_continued_it_equals_a_run_that_nobody_disturbed(
 @pytest.fixture
 def unfinished(whole, tmp_path, monkeypatch):
     """A folder in which all shards wait, made by a run that could not write its result."""
-    plan = CollectionPlan.make(ENV, transitions=TRANSITIONS, seed=0)
+    plan = make_plan()
     folder = tmp_path / "data.h5.shards"
     folder.mkdir()
     (folder / "plan.json").write_text(plan.to_json())
@@ -293,7 +312,7 @@ def test_a_damaged_shard_is_collected_again_and_the_others_are_not(
 def test_what_was_left_half_written_is_swept(unfinished):
     (unfinished / "shard-00001.h5.tmp-12").write_bytes(b"x")
     (unfinished / "plan.tmp-13").write_bytes(b"x")
-    collection._claim(unfinished, CollectionPlan.make(ENV, transitions=TRANSITIONS, seed=0))
+    collection._claim(unfinished, make_plan())
     assert not list(unfinished.glob("*tmp*"))
     assert len(list(unfinished.glob("shard-*.h5"))) == SHARDS
 
@@ -306,7 +325,7 @@ def test_a_failing_worker_ends_the_collection_and_keeps_what_is_done(
     def fail(plan, number, folder):
         raise MemoryError("no more")
 
-    monkeypatch.setattr(collection, "_save_shard", fail)
+    monkeypatch.setattr(local, "save_shard", fail)
     with pytest.raises(MemoryError):
         run(unfinished.with_name("data.h5"))
     assert len(list(unfinished.glob("shard-*.h5"))) == SHARDS - 1
@@ -331,7 +350,7 @@ def test_shards_wait_until_the_result_is_written(unfinished, monkeypatch):
 def test_shards_of_another_plan_are_neither_used_nor_touched(unfinished, monkeypatch, change):
     before = {path: path.read_bytes() for path in unfinished.iterdir()}
     if shard := change.pop("shard", None):
-        monkeypatch.setattr(collection, "SHARD_TRANSITIONS", shard)
+        monkeypatch.setattr(shards, "SHARD_TRANSITIONS", shard)
     with pytest.raises(UsageError) as caught:
         run(unfinished.with_name("data.h5"), **change)
     assert str(unfinished) in str(caught.value)
@@ -358,28 +377,55 @@ def test_an_existing_file_is_replaced_when_asked(unfinished, whole):
 @pytest.mark.parametrize(
     ("env", "settings", "message"),
     [
-        ("ball-circel", {}, "SafetyBallCircle-v0"),
-        ("ant-run", {}, "no scripted behaviour policies for 'SafetyAntRun-v0'"),
-        (ENV, {"transitions": 0}, "--transitions must be at least 1"),
-        (ENV, {"seed": -1}, "--seed must not be negative"),
+        ("ball-circel", {}, "the nearest is 'ball-circle"),
+        (ENV, {"transitions": 0}, "transitions must be at least 1"),
+        (ENV, {"seed": -1}, "seed must not be negative"),
+        (ENV, {"workers": 0}, "--workers must be at least 1"),
     ],
 )
 def test_impossible_requests_leave_nothing_behind(tmp_path, env, settings, message):
     with pytest.raises(UsageError, match=message):
-        collect(env, tmp_path / "data.h5", workers=1, progress=False, **settings)
+        collect(env, tmp_path / "data.h5", progress=False, **({"workers": 1} | settings))
     assert not names(tmp_path)
 
 
 def test_the_plan_names_all_that_the_content_depends_on():
-    plan = CollectionPlan.make("ball-circle", transitions=7, seed=3)
+    plan = make_plan(transitions=7, seed=3)
     told = json.loads(plan.to_json())
-    assert told["env_id"] == ENV
-    assert (told["transitions"], told["seed"], told["shard_transitions"]) == (7, 3, SHARD)
-    assert [name for name, _ in told["versions"]] == [
-        "safer-offline",
-        "bullet-safety-gym",
-        "pybullet",
-        "numpy",
-    ]
+    assert told["recipe"]["environment"]["id"] == ENV
+    assert (told["recipe"]["transitions"], told["recipe"]["seed"]) == (7, 3)
+    assert told["shard_transitions"] == SHARD
+    assert set(told["versions"]) >= {"safer-offline", "bullet-safety-gym", "pybullet", "numpy"}
+    assert told["checkpoints"] == ["", "", ""]
     assert plan.shards == (7,)
-    assert CollectionPlan.make(ENV, transitions=7, seed=3) == plan
+    assert make_plan(transitions=7, seed=3) == plan
+
+
+# Recipes
+
+
+def one_actor(**settings):
+    actor = Actor(**({"policy": "frontier"} | settings))
+    source = EnvironmentSource(name="ball-circle")
+    return Recipe(environment=source, behaviors=(actor,), transitions=200)
+
+
+def test_noise_of_the_recipe_is_added_to_whoever_acts():
+    calm, noisy, burst = (
+        collect_shard(CollectionPlan.make(recipe), 0)
+        for recipe in (
+            one_actor(),
+            one_actor(noise=ExplorationNoise(scale=0.3)),
+            one_actor(noise=ExplorationNoise(burst_rate=1.0, burst_steps=1)),
+        )
+    )
+    assert (calm.observations[0] == noisy.observations[0]).all()  # the same start
+    assert (calm.actions[:20] != noisy.actions[:20]).any()
+    assert burst.actions.abs().mean() > 0.3  # nothing but uniform random actions
+    assert abs(float((burst.actions[1:] * burst.actions[:-1]).mean())) < 0.05
+
+
+def test_who_acts_can_be_renamed_and_is_told():
+    shard = collect_shard(CollectionPlan.make(one_actor(name="mine", share=5)), 0)
+    (policy,) = shard.metadata.behavior_policies
+    assert (policy.name, policy.share, policy.parameters["policy"]) == ("mine", 1.0, "frontier")

@@ -1,0 +1,63 @@
+"""Options that say which environment is meant, shared by the commands that simulate."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safer_offline.errors import UsageError
+
+if TYPE_CHECKING:
+    from safer_offline.environments import EnvironmentSource
+
+CostKey = Annotated[
+    str, typer.Option(help="Where the environment's info holds the cost of a step.")
+]
+Kwargs = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Argument of an environment of your own, name=value; give it several times for more.",
+        metavar="NAME=VALUE",
+    ),
+]
+MaxEpisodeSteps = Annotated[
+    int | None, typer.Option(help="Step limit of an episode (default: the environment's own).")
+]
+
+
+def environment_source(
+    name: str, *, cost_key: str, kwargs: list[str] | None, max_episode_steps: int | None
+) -> EnvironmentSource:
+    """The environment that the options name.
+
+    Raises:
+        UsageError: If an option is impossible.
+    """
+    from safer_offline.environments import EnvironmentSource
+
+    return EnvironmentSource(
+        name=name,
+        kwargs=parse_kwargs(kwargs or []),
+        cost_key=cost_key,
+        max_episode_steps=max_episode_steps,
+    )
+
+
+def parse_kwargs(pairs: list[str]) -> dict[str, Any]:
+    """`["speed=0.5", "map=small"]` -> `{"speed": 0.5, "map": "small"}`: JSON, else text.
+
+    Raises:
+        UsageError: If something is no pair.
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (equals and name.isidentifier()):
+            raise UsageError(f"--kwargs: '{pair}' is no pair name=value")
+        try:
+            parsed[name] = json.loads(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed
