@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.10; do \
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo datasets test lint clean
 
 setup: .venv/.installed
 
@@ -29,6 +29,16 @@ demo: setup
 	$(BIN)/safer-offline train --data $(DATA) --out $(OUT)/run --resume
 	$(BIN)/safer-offline evaluate $(OUT)/run --out $(OUT)
 
+# The catalogue of DATASETS.md: the mixed dataset of every task. About half an hour on two cores.
+TASKS := $(foreach task,circle run,$(addsuffix -$(task),ball car drone ant))
+BUILT := $(foreach task,$(TASKS),datasets-built/$(task)-mixed.h5)
+
+datasets: setup $(BUILT)
+	$(BIN)/safer-offline data catalog $(BUILT)
+
+datasets-built/%.h5:
+	$(BIN)/safer-offline collect $* --out $@
+
 test: setup
 	$(BIN)/python -m pytest
 
@@ -42,4 +52,4 @@ lint: setup
 	cd .lint && ../$(BIN)/lint-imports --config ../pyproject.toml
 
 clean:
-	rm -rf .venv .lint demo demo-* build *.egg-info
+	rm -rf .venv .lint demo demo-* datasets-built build *.egg-info

@@ -165,8 +165,8 @@ def cold(big: Path, tiny: Path) -> dict[str, float]:
     for _ in range(ROUNDS):
         with (cache_folder(big) / "rows.npy").open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        times.append(timed(lambda: [sampler.sample() for _ in range(256)]))
-    return {"cold_batches": 256 / statistics.median(times)}
+        times.append(timed(lambda: [sampler.sample() for _ in range(1_024)]))
+    return {"cold_batches": 1_024 / statistics.median(times)}
 
 
 CHILDREN = {

@@ -34,6 +34,7 @@ def connect() -> HfApi:
     """
     try:
         import huggingface_hub  # noqa: PLC0415 - an optional package
+        from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
     except ImportError as error:
         raise MissingPackageError(
             f"uploads need the package huggingface_hub, which is missing\n  Remedy: {EXTRA}"
@@ -41,7 +42,7 @@ def connect() -> HfApi:
     if huggingface_hub.get_token() is None:
         raise UsageError(f"there is no Hugging Face token\n  Remedy: {LOGIN}")
     if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
+        disable_progress_bars()
     api = huggingface_hub.HfApi(library_name="safer-offline")
     with explained("the token"):
         api.whoami()

@@ -120,11 +120,11 @@ class FileTable:
     def take(self, rows: Tensor) -> Columns:
         """The columns at these rows, (n,) int64 in any order."""
         ascending, order = rows.sort()
+        place_of = torch.empty_like(order)
+        place_of[order] = torch.arange(len(rows))
         columns: Columns = {}
         for file, places in self._parts:
-            gathered = file.gather(ascending)
-            matrix = torch.empty_like(gathered)
-            matrix[order] = gathered
+            matrix = file.gather(ascending).index_select(0, place_of)
             columns |= {name: matrix[:, place] for name, place in places.items()}
         return columns
 
