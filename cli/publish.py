@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.hub import Published, UploadPlan
+    from safer_offline.datasets.publishing.hub import Published, UploadPlan
 
 
 def publish_command(
@@ -67,8 +67,8 @@ def publish_command(
 
 
 def _publish_folder(file: Path, folder: Path, *, name: str, license: str, author: str) -> None:
-    from safer_offline.datasets.hub import list_folder
-    from safer_offline.datasets.publishing import build_folder
+    from safer_offline.datasets.publishing.folder import build_folder
+    from safer_offline.datasets.publishing.hub import list_folder
 
     release = build_folder(file, folder, name=name, license=license, author=author)
     for part in list_folder(folder):
@@ -81,9 +81,9 @@ def _publish_folder(file: Path, folder: Path, *, name: str, license: str, author
 def _publish_to_hub(
     file: Path, repository: str, *, name: str, license: str, author: str, public: bool, send: bool
 ) -> None:
-    from safer_offline.datasets import hub
-    from safer_offline.datasets.publishing import build_folder
-    from safer_offline.datasets.release import next_version
+    from safer_offline.datasets.publishing import hub
+    from safer_offline.datasets.publishing.folder import build_folder
+    from safer_offline.datasets.publishing.release import next_version
 
     hub.require_repository(repository)
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,8 +108,9 @@ def _publish_to_minari(
 ) -> None:
     import dataclasses
 
-    from safer_offline.datasets import load_dataset, minari_remote
-    from safer_offline.datasets.release import complete_metadata
+    from safer_offline.datasets import load_dataset
+    from safer_offline.datasets.publishing import minari_remote
+    from safer_offline.datasets.publishing.release import complete_metadata
 
     user = minari_remote.resolve_user(user)
     dataset = load_dataset(file)
@@ -126,8 +127,8 @@ def _publish_to_minari(
 
 def _show(folder: Path, target: str, *, public: bool) -> None:
     """List what is to be sent before the network is asked, so that it is seen without one."""
-    from safer_offline.datasets.hub import list_folder
-    from safer_offline.datasets.release import readable_size
+    from safer_offline.datasets.publishing.hub import list_folder
+    from safer_offline.datasets.publishing.release import readable_size
 
     files = list_folder(folder)
     typer.echo(f"To {target}, {'for everybody to see' if public else 'private'}:")

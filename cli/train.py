@@ -90,15 +90,17 @@ def train_command(
     directory = out or Path("runs") / default_run_name(data)
     memory = parse_size(max_memory) if max_memory is not None else None
     # A dataset of Minari is no single file: it is always read into memory.
+    way: list[str] = []
     dataset = (
-        open_for_training(data, max_memory=memory, cache_dir=cache_dir, tell=typer.echo)
+        open_for_training(data, max_memory=memory, cache_dir=cache_dir, tell=way.append)
         if Path(data).is_file()
         else open_dataset(data)
     )
     run = train(config, dataset, out=directory, steps=steps, seed=seed, resume=resume)
     estep = run.metrics.dropna(subset="episodes_eta").iloc[-1]
     typer.echo(
-        f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda {estep.episodes_lambda:.3g} "
+        "".join(f"{sentence}.\n" for sentence in way)
+        + f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda {estep.episodes_lambda:.3g} "
         f"at a limit of {estep.episodes_cost_limit:.3g}; about {estep.episodes_effective:.0f} "
         "episodes carry the weight.\n"
         f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json.\n"

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from safer_offline.datasets.collection import collect
     from safer_offline.datasets.dataset import OfflineDataset
-    from safer_offline.datasets.filtering import EpisodeFilter, filter_episodes, thin_by_density
     from safer_offline.datasets.formats.d4rl import from_d4rl, import_d4rl, to_d4rl
     from safer_offline.datasets.formats.dsrl import from_dsrl, to_dsrl
     from safer_offline.datasets.formats.minari import from_minari, to_minari
-    from safer_offline.datasets.merging import merge_datasets
     from safer_offline.datasets.sampling import TransitionSampler
     from safer_offline.datasets.schema import BehaviorPolicy, BoxSpace, Metadata
     from safer_offline.datasets.sources import open_dataset
     from safer_offline.datasets.storage import load_dataset, peek_metadata, save_dataset
-    from safer_offline.datasets.transforms import sample_episodes, split_dataset
+    from safer_offline.datasets.transforms.episodes import sample_episodes, split_dataset
+    from safer_offline.datasets.transforms.filtering import (
+        EpisodeFilter,
+        filter_episodes,
+        thin_by_density,
+    )
+    from safer_offline.datasets.transforms.merging import merge_datasets
 
 __all__ = [
     "BehaviorPolicy",
@@ -51,24 +55,24 @@ __all__ = [
 _MODULES = {
     "BehaviorPolicy": "schema",
     "BoxSpace": "schema",
-    "EpisodeFilter": "filtering",
+    "EpisodeFilter": "transforms.filtering",
     "Metadata": "schema",
     "OfflineDataset": "dataset",
     "TransitionSampler": "sampling",
     "collect": "collection",
-    "filter_episodes": "filtering",
+    "filter_episodes": "transforms.filtering",
     "from_d4rl": "formats.d4rl",
     "from_dsrl": "formats.dsrl",
     "from_minari": "formats.minari",
     "import_d4rl": "formats.d4rl",
     "load_dataset": "storage",
-    "merge_datasets": "merging",
+    "merge_datasets": "transforms.merging",
     "open_dataset": "sources",
     "peek_metadata": "storage",
-    "sample_episodes": "transforms",
+    "sample_episodes": "transforms.episodes",
     "save_dataset": "storage",
-    "split_dataset": "transforms",
-    "thin_by_density": "filtering",
+    "split_dataset": "transforms.episodes",
+    "thin_by_density": "transforms.filtering",
     "to_d4rl": "formats.d4rl",
     "to_dsrl": "formats.dsrl",
     "to_minari": "formats.minari",

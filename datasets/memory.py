@@ -33,10 +33,10 @@ class MemoryPlan:
         return self.needed <= self.allowed
 
     def __str__(self) -> str:
-        fits = "holds the dataset in memory" if self.fits else "reads the dataset from a cache"
+        way = "it is held in memory" if self.fits else "it is read from a cache on disk"
         return (
-            f"Training {fits}: it takes about {format_size(self.needed)} in memory, "
-            f"{format_size(self.allowed)} may be used"
+            f"Training takes about {format_size(self.needed)} of memory for the dataset, "
+            f"{format_size(self.allowed)} may be used: {way}"
         )
 
 

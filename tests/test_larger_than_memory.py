@@ -146,9 +146,13 @@ def test_the_command_says_which_way_it_takes(file, tmp_path):
     cache = tmp_path / "caches"
     policies = []
     for name, options, way in (
-        ("cached", ["--max-memory", "10kB", "--cache-dir", str(cache)], "reads the dataset from"),
-        ("memory", ["--max-memory", "4GiB"], "holds the dataset in memory"),
-        ("default", [], "holds the dataset in memory"),
+        (
+            "cached",
+            ["--max-memory", "10kB", "--cache-dir", str(cache)],
+            "read from a cache on disk",
+        ),
+        ("memory", ["--max-memory", "4GiB"], "held in memory"),
+        ("default", [], "held in memory"),
     ):
         command = ["train", "--data", str(file), "--steps", "4", "--out", str(tmp_path / name)]
         small = ["--set", "hidden_sizes=8", "--set", "recovery_states=50"]

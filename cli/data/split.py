@@ -53,7 +53,7 @@ def split_command(
     """
     from safer_offline.datasets.provenance import require_new_files, save_derived
     from safer_offline.datasets.sources import default_run_name, open_dataset
-    from safer_offline.datasets.transforms import split_dataset
+    from safer_offline.datasets.transforms.episodes import split_dataset
 
     shares = _parse_fractions(fractions)
     beside = Path(source).parent if Path(source).exists() else Path()

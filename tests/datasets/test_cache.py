@@ -489,8 +489,8 @@ def test_the_way_is_chosen_by_memory_and_told(file):
     cached = open_for_training(file, max_memory=plan.needed - 1, tell=told.append)
     assert isinstance(cached, CachedDataset)
     assert isinstance(open_for_training(file), OfflineDataset)
-    assert "holds the dataset in memory: it takes about" in told[0]
-    assert "reads the dataset from a cache" in told[1]
+    assert "may be used: it is held in memory" in told[0]
+    assert "may be used: it is read from a cache" in told[1]
     assert str(cache_folder(file)) in told[1]
     assert Metadata() != held.metadata == cached.metadata
 

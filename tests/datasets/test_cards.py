@@ -6,10 +6,10 @@ import pytest
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
-from safer_offline.datasets.cards import render_card, size_category  # noqa: E402
-from safer_offline.datasets.croissant import render_croissant  # noqa: E402
-from safer_offline.datasets.quality import find_limitations  # noqa: E402
-from safer_offline.datasets.release import Release, ReleasedFile, next_version  # noqa: E402
+from safer_offline.datasets.publishing.cards import render_card, size_category  # noqa: E402
+from safer_offline.datasets.publishing.croissant import render_croissant  # noqa: E402
+from safer_offline.datasets.publishing.quality import find_limitations  # noqa: E402
+from safer_offline.datasets.publishing.release import Release, ReleasedFile, next_version  # noqa: E402
 
 NAME = "bullet/car-circle/mixed-v3"
 

@@ -17,13 +17,10 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 from huggingface_hub import constants  # noqa: E402
 
 from safer_offline.cli.main import app  # noqa: E402
-from safer_offline.datasets import (  # noqa: E402
-    load_dataset,
-    publishing,
-    save_dataset,
-)
-from safer_offline.datasets.hub_connection import HubError  # noqa: E402
-from safer_offline.datasets.publishing import MissingPackageError, build_folder  # noqa: E402
+from safer_offline.datasets import load_dataset, save_dataset  # noqa: E402
+from safer_offline.datasets.publishing import folder as publishing  # noqa: E402
+from safer_offline.datasets.publishing.folder import MissingPackageError, build_folder  # noqa: E402
+from safer_offline.datasets.publishing.hub_connection import HubError  # noqa: E402
 from safer_offline.errors import DataError, UsageError  # noqa: E402
 
 NAME = "bullet/car-circle/mixed-v0"
@@ -176,7 +173,7 @@ def test_nothing_is_left_of_a_failure(file, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("safer_offline.datasets.publishing.render_card", fail)
+    monkeypatch.setattr("safer_offline.datasets.publishing.folder.render_card", fail)
     with pytest.raises(DataError, match="no space left"):
         build_folder(file, tmp_path / "public" / "car")
     assert not list((tmp_path / "public").iterdir())

@@ -23,10 +23,10 @@ from safer_offline.datasets import (
     split_dataset,
     thin_by_density,
 )
-from safer_offline.datasets.filtering import grid_cells
-from safer_offline.datasets.merging import find_duplicates
 from safer_offline.datasets.provenance import MAX_HISTORY, join_histories
 from safer_offline.datasets.storage import content_sha256
+from safer_offline.datasets.transforms.filtering import grid_cells
+from safer_offline.datasets.transforms.merging import find_duplicates
 from safer_offline.errors import UsageError
 
 NAMES = ("broad", "frontier", "recovery")

@@ -22,7 +22,7 @@ import minari
 
 from safer_offline.datasets.dataset import OfflineDataset
 from safer_offline.datasets.formats.minari import ROOT_VARIABLE, to_minari
-from safer_offline.datasets.hub import (
+from safer_offline.datasets.publishing.hub import (
     Published,
     UploadPlan,
     create_repository,
@@ -34,8 +34,8 @@ from safer_offline.datasets.hub import (
     require_arrived,
     require_visibility,
 )
-from safer_offline.datasets.hub_connection import HubError, connect, explained
-from safer_offline.datasets.release import next_version, version_of
+from safer_offline.datasets.publishing.hub_connection import HubError, connect, explained
+from safer_offline.datasets.publishing.release import next_version, version_of
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from safer_offline.datasets.cards import keywords
-from safer_offline.datasets.release import EPISODES, Release, ReleasedFile
+from safer_offline.datasets.publishing.cards import keywords
+from safer_offline.datasets.publishing.release import EPISODES, Release, ReleasedFile
 
 # The context of the specification, word for word; a reader compares it.
 CONTEXT: dict[str, Any] = {

@@ -14,7 +14,7 @@ from safer_offline.datasets.dataset import OfflineDataset
 from safer_offline.datasets.provenance import join_histories
 from safer_offline.datasets.schema import BehaviorPolicy
 from safer_offline.datasets.storage import content_sha256
-from safer_offline.datasets.transforms import measure_shares
+from safer_offline.datasets.transforms.episodes import measure_shares
 from safer_offline.errors import UsageError
 
 _RECOUNTED = {"episode_id", "parent_id"}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from safer_offline.datasets.hub_connection import HubError, connect, explained
-from safer_offline.datasets.release import ReleasedFile
+from safer_offline.datasets.publishing.hub_connection import HubError, connect, explained
+from safer_offline.datasets.publishing.release import ReleasedFile
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from safer_offline.datasets.cards import render_card
-from safer_offline.datasets.croissant import render_croissant
 from safer_offline.datasets.dataset import OfflineDataset
 from safer_offline.datasets.plots import plot_episodes
-from safer_offline.datasets.release import (
+from safer_offline.datasets.publishing.cards import render_card
+from safer_offline.datasets.publishing.croissant import render_croissant
+from safer_offline.datasets.publishing.release import (
     CARD,
     CHECKSUMS,
     CROISSANT,

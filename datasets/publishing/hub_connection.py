@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from safer_offline.datasets.publishing import EXTRA, MissingPackageError
+from safer_offline.datasets.publishing.folder import EXTRA, MissingPackageError
 from safer_offline.errors import SaferOfflineError, UsageError
 
 if TYPE_CHECKING:

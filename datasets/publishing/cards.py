@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 
-from safer_offline.datasets.card_facts import (
+from safer_offline.datasets.formats.dsrl import offline_env_id
+from safer_offline.datasets.publishing.card_facts import (
     UNKNOWN,
     describe_cost,
     describe_creation,
@@ -19,9 +20,14 @@ from safer_offline.datasets.card_facts import (
     markdown_table,
     span,
 )
-from safer_offline.datasets.formats.dsrl import offline_env_id
-from safer_offline.datasets.quality import find_limitations
-from safer_offline.datasets.release import CHECKSUMS, CROISSANT, EPISODES, SCATTER, Release
+from safer_offline.datasets.publishing.quality import find_limitations
+from safer_offline.datasets.publishing.release import (
+    CHECKSUMS,
+    CROISSANT,
+    EPISODES,
+    SCATTER,
+    Release,
+)
 from safer_offline.datasets.summary import DatasetSummary, Spread, summarize
 
 # What the Hugging Face hub calls a number of rows: the first that exceeds it.

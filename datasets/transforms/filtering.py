@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safer_offline.datasets.dataset import OfflineDataset
-from safer_offline.datasets.transforms import make_generator, take_episodes
+from safer_offline.datasets.transforms.episodes import make_generator, take_episodes
 from safer_offline.errors import UsageError
 
 QUALITIES = ("safe", "unsafe", "boundary", "tempting")
