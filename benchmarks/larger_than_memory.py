@@ -1,7 +1,7 @@
 """Training on 20 million transitions from a cache on disk, against training in memory.
 
-    python benchmarks/larger_than_memory.py --folder /tmp/big
-        (about 15 minutes on one idle core; 3 GB of disk and 6 GB of memory, which only the
+    python benchmarks/larger_than_memory.py --folder FOLDER
+        (about 10 minutes; 3 GB of disk and 6 GB of memory, which only the
         comparison needs; writes benchmarks/results/larger_than_memory.csv)
 
 Made-up data of Car-Circle's sizes (episodes of 300 steps, 8 observations, 2 actions), written to

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +38,8 @@ def plot_episodes(
     # A Figure of its own instead of pyplot leaves the caller's figures and backend alone.
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    _draw_episodes(axes, dataset, cost_limit=cost_limit)
+    colors = _colors(sorted(set(_who_acted(dataset))))
+    _draw_episodes(axes, dataset, colors=colors, cost_limit=cost_limit)
     if axes.get_legend_handles_labels()[1]:
         figure.legend(loc="outside right upper", frameon=False, markerscale=2)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,9 +57,11 @@ def plot_overview(datasets: Sequence[OfflineDataset], path: str | Path) -> None:
     rows = math.ceil(len(datasets) / columns)
     figure = Figure(figsize=(4 * columns, 3.2 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
+    # A behaviour has one colour in all of them.
+    names = sorted({name for dataset in datasets for name in _who_acted(dataset)})
     labels: dict[str, Artist] = {}
     for axes, dataset in zip(grid.flat, datasets, strict=False):
-        _draw_episodes(axes, dataset, cost_limit=None, size=5)
+        _draw_episodes(axes, dataset, colors=_colors(names), cost_limit=None, size=5)
         labels.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     for axes in grid.flat[len(datasets) :]:
         axes.set_axis_off()
@@ -67,18 +72,36 @@ def plot_overview(datasets: Sequence[OfflineDataset], path: str | Path) -> None:
     figure.savefig(path, dpi=80)
 
 
+def _who_acted(dataset: OfflineDataset) -> pd.Series[Any]:
+    """The behaviour of each episode, an empty text where it is not known."""
+    episodes = dataset.episodes
+    return episodes["behavior"] if "behavior" in episodes else episodes["start"].map(lambda _: "")
+
+
+def _colors(names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    few = len(names) <= 10
+    palette = matplotlib.colormaps["tab10" if few else "turbo"]
+    return {
+        name: palette(position if few else position / (len(names) - 1))
+        for position, name in enumerate(names)
+    }
+
+
 def _draw_episodes(
-    axes: Axes, dataset: OfflineDataset, *, cost_limit: float | None, size: float = 12
+    axes: Axes,
+    dataset: OfflineDataset,
+    *,
+    colors: Mapping[str, tuple[float, ...]],
+    cost_limit: float | None,
+    size: float = 12,
 ) -> None:
     if cost_limit is None:
         cost_limit = dataset.metadata.cost_limit
     episodes = dataset.episodes
-    who = episodes["behavior"] if "behavior" in episodes else episodes["start"].map(lambda _: "")
-    groups = list(episodes.groupby(who))
-    colors = matplotlib.colormaps["tab10" if len(groups) <= 10 else "turbo"]
-    for position, (name, group) in enumerate(groups):
-        color = colors(position if len(groups) <= 10 else position / (len(groups) - 1))
-        axes.scatter(group["cost"], group["return"], s=size, alpha=0.6, color=color, label=name)
+    for name, group in episodes.groupby(_who_acted(dataset)):
+        axes.scatter(
+            group["cost"], group["return"], s=size, alpha=0.6, color=colors[str(name)], label=name
+        )
     right = max(float(episodes["cost"].max()), cost_limit or 0.0, 1.0)
     axes.set_xlim(-0.02 * right, 1.02 * right)
     if cost_limit is not None:
