@@ -87,7 +87,7 @@ def main() -> None:
 
 def dsrl_environment(dataset: OfflineDataset) -> gymnasium.Env:
     """DSRL's class for datasets, told the sizes."""
-    import dsrl  # noqa: PLC0415 - reads DSRL_DATASET_DIR
+    import dsrl
 
     class Environment(dsrl.OfflineEnv):
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (dataset.observation_size,))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
+from safer_offline.errors import UsageError
+
+if TYPE_CHECKING:
+    from safer_offline.datasets.access import TransitionSource
 
 
 class Solver(str, Enum):
@@ -70,7 +74,9 @@ def train_command(
     """Train SAFER on a fixed dataset: estimate, solve the E-step, fit the policy robustly."""
     import torch
 
+    from safer_offline.datasets.access import TransitionSource
     from safer_offline.datasets.cache import open_for_training
+    from safer_offline.datasets.formats import is_minari_id
     from safer_offline.datasets.memory import parse_size
     from safer_offline.datasets.sources import default_run_name, open_dataset
     from safer_offline.learners import SAFERConfig
@@ -89,18 +95,25 @@ def train_command(
     )
     directory = out or Path("runs") / default_run_name(data)
     memory = parse_size(max_memory) if max_memory is not None else None
-    # A dataset of Minari is no single file: it is always read into memory.
-    way: list[str] = []
-    dataset = (
-        open_for_training(data, max_memory=memory, cache_dir=cache_dir, tell=way.append)
-        if Path(data).is_file()
-        else open_dataset(data)
-    )
+    dataset: TransitionSource
+    if Path(data).is_file() or not is_minari_id(data):
+        dataset = open_for_training(
+            data,
+            max_memory=memory,
+            cache_dir=cache_dir,
+            tell=lambda sentence: typer.echo(f"{sentence}.", err=True),
+        )
+    elif max_memory or cache_dir:
+        raise UsageError(
+            f"'{data}' is a dataset of Minari, which is always read into memory: leave out "
+            "--max-memory and --cache-dir, or `safer-offline data convert` it to a file"
+        )
+    else:
+        dataset = open_dataset(data)
     run = train(config, dataset, out=directory, steps=steps, seed=seed, resume=resume)
     estep = run.metrics.dropna(subset="episodes_eta").iloc[-1]
     typer.echo(
-        "".join(f"{sentence}.\n" for sentence in way)
-        + f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda {estep.episodes_lambda:.3g} "
+        f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda {estep.episodes_lambda:.3g} "
         f"at a limit of {estep.episodes_cost_limit:.3g}; about {estep.episodes_effective:.0f} "
         "episodes carry the weight.\n"
         f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json.\n"

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from safer_offline.datasets.cache import open_for_training
     from safer_offline.datasets.collection import collect
     from safer_offline.datasets.dataset import OfflineDataset
     from safer_offline.datasets.formats.d4rl import from_d4rl, import_d4rl, to_d4rl
@@ -42,6 +43,7 @@ __all__ = [
     "load_dataset",
     "merge_datasets",
     "open_dataset",
+    "open_for_training",
     "peek_metadata",
     "sample_episodes",
     "save_dataset",
@@ -68,6 +70,7 @@ _MODULES = {
     "load_dataset": "storage",
     "merge_datasets": "transforms.merging",
     "open_dataset": "sources",
+    "open_for_training": "cache",
     "peek_metadata": "storage",
     "sample_episodes": "transforms.episodes",
     "save_dataset": "storage",
