@@ -74,7 +74,6 @@ def train_command(
     """Train SAFER on a fixed dataset: estimate, solve the E-step, fit the policy robustly."""
     import torch
 
-    from safer_offline.datasets.access import TransitionSource
     from safer_offline.datasets.cache import open_for_training
     from safer_offline.datasets.formats import is_minari_id
     from safer_offline.datasets.memory import parse_size
