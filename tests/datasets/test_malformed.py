@@ -1,4 +1,4 @@
-"""A corpus of malformed files: each gives a clear error, none a crash, a hang or a huge allocation."""
+"""Malformed files: each gives a clear error, none a crash, a hang or a huge allocation."""
 
 import json
 import subprocess
