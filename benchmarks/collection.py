@@ -21,7 +21,17 @@ from safer_offline.datasets import OfflineDataset, collect
 from safer_offline.simulation import available_cores, short_name
 
 ROUNDS = 2
-TRANSITIONS = {"SafetyCarCircle-v0": 120_000, "SafetyBallCircle-v0": 300_000}
+# About a minute each where the physics dominate, a quarter of it elsewhere.
+TRANSITIONS = {
+    "SafetyCarCircle-v0": 180_000,
+    "SafetyCarRun-v0": 180_000,
+    "SafetyAntCircle-v0": 180_000,
+    "SafetyAntRun-v0": 90_000,
+    "SafetyBallCircle-v0": 240_000,
+    "SafetyBallRun-v0": 240_000,
+    "SafetyDroneCircle-v0": 120_000,
+    "SafetyDroneRun-v0": 120_000,
+}
 RAW_STEPS = 10_000
 
 

@@ -89,12 +89,14 @@ class BehaviorPolicy:
     Args:
         name: What to call it in tables and plots.
         share: The share of the episodes it was asked to act in, 0 to 1.
+        description: How it acts, in a few words.
         checkpoint_sha256: Hash of its weights, for a trained policy.
-        parameters: Settings of a scripted policy (JSON types).
+        parameters: Its source and settings (JSON types).
     """
 
     name: str
     share: float
+    description: str = ""
     checkpoint_sha256: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

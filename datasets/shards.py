@@ -204,9 +204,9 @@ def _metadata(
             BehaviorPolicy(
                 name=family.name,
                 share=share,
+                description=family.description,
                 checkpoint_sha256=family.checkpoint_sha256,
-                parameters={"policy": actor.policy, "description": family.description}
-                | dict(actor.parameters),
+                parameters={"policy": actor.policy, **actor.parameters},
             )
             for actor, share, family in zip(recipe.behaviors, recipe.shares, families, strict=True)
         ),

@@ -176,14 +176,15 @@ def describe_creation(release: Release, summary: DatasetSummary) -> str:
 
 
 def _policies(metadata: Metadata) -> str:
-    """Settings and checkpoints of those who acted, where there are any."""
+    """How those who acted do it, their settings and checkpoints, where they are known."""
     lines = []
     for policy in metadata.behavior_policies:
         details = [f"`{key}` = {json.dumps(value)}" for key, value in policy.parameters.items()]
         if policy.checkpoint_sha256:
             details.append(f"checkpoint SHA-256 `{policy.checkpoint_sha256}`")
-        if details:
-            lines.append(f"- **{policy.name}**: {', '.join(details)}")
+        settings = f" ({', '.join(details)})" if details else ""
+        if policy.description or settings:
+            lines.append(f"- **{policy.name}**: {policy.description}{settings}")
     return "\n".join(lines)
 
 

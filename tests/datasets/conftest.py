@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from safer_offline.datasets import BehaviorPolicy, BoxSpace, Metadata, OfflineDataset
+from safer_offline.datasets import BehaviorPolicy, BoxSpace, Metadata, OfflineDataset, save_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +65,10 @@ def metadata():
 @pytest.fixture
 def dataset(make_arrays, metadata):
     return OfflineDataset.from_arrays(make_arrays(), metadata=metadata)
+
+
+@pytest.fixture
+def file(tmp_path, dataset):
+    path = tmp_path / "data.h5"
+    save_dataset(path, dataset)
+    return path

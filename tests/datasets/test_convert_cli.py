@@ -19,13 +19,6 @@ ID = "bullet/car-circle/mixed-v0"
 
 
 @pytest.fixture
-def file(tmp_path, dataset):
-    path = tmp_path / "data.h5"
-    save_dataset(path, dataset)
-    return path
-
-
-@pytest.fixture
 def d4rl_file(tmp_path, make_arrays):
     arrays = make_arrays()
     arrays["infos/damage"] = arrays.pop("costs")

@@ -27,13 +27,6 @@ from safer_offline.errors import DataError, UsageError
 
 
 @pytest.fixture
-def file(tmp_path, dataset):
-    path = tmp_path / "data.h5"
-    save_dataset(path, dataset)
-    return path
-
-
-@pytest.fixture
 def write(tmp_path, make_arrays):
     """A file as a user would write it: some arrays, no attributes."""
 

@@ -16,13 +16,6 @@ from safer_offline.errors import DataError
 
 
 @pytest.fixture
-def file(tmp_path, dataset):
-    path = tmp_path / "data.h5"
-    save_dataset(path, dataset)
-    return path
-
-
-@pytest.fixture
 def run(capsys, monkeypatch):
     """The program: its exit code, what it prints, and what it says on standard error."""
 
