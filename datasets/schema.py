@@ -233,6 +233,13 @@ def _mapping(value: Any) -> dict[str, Any]:  # noqa: ANN401 - parsed JSON
     return value
 
 
+def _behavior_policy(value: Any) -> BehaviorPolicy:  # noqa: ANN401
+    # A later version may say more about a policy than this one knows.
+    known = {entry.name for entry in dataclasses.fields(BehaviorPolicy)}
+    entries = {key: entry for key, entry in _mapping(value).items() if key in known}
+    return BehaviorPolicy(**entries)
+
+
 def _strings(value: Any) -> dict[str, str]:  # noqa: ANN401
     return {str(key): str(entry) for key, entry in _mapping(value).items()}
 
@@ -250,7 +257,7 @@ _JSON_DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "observation_space": BoxSpace.from_json,
     "action_space": BoxSpace.from_json,
     "reference_scores": _numbers,
-    "behavior_policies": lambda value: tuple(BehaviorPolicy(**_mapping(part)) for part in value),
+    "behavior_policies": lambda value: tuple(_behavior_policy(part) for part in value),
     "versions": _strings,
     "parents": lambda value: tuple(str(part) for part in value),
     "array_sha256": _strings,

@@ -1,5 +1,7 @@
 """Metadata and their attributes."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
@@ -70,3 +72,11 @@ def test_a_box_comes_from_gymnasium_and_reads_like_minari_writes_it():
 
     assert space == BoxSpace(low=(-1.0, -2.0), high=(1.0, 2.0))
     assert minari.deserialize_space(space.to_json()) == box
+
+
+def test_what_a_later_version_says_of_a_policy_is_passed_over(metadata):
+    attributes = metadata.to_attributes()
+    policies = json.loads(attributes["behavior_policies"])
+    policies[0]["mood"] = "bold"
+    attributes["behavior_policies"] = json.dumps(policies)
+    assert Metadata.from_attributes(attributes) == metadata
