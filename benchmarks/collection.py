@@ -1,4 +1,5 @@
-"""How fast a collection is, against stepping the bare simulator with the same actions.
+"""How fast a collection is, against stepping the bare simulator with the same actions: in one
+process, and in as many at once as the collection has.
 
 Command: OMP_WAIT_POLICY=PASSIVE python benchmarks/collection.py
 Writes benchmarks/results/collection.csv. Both are measured in turn, several times, in one run: a
@@ -7,26 +8,30 @@ shared machine changes its speed, a ratio within one run hardly does.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import bullet_safety_gym  # noqa: F401 - registers the environments
 import gymnasium
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from safer_offline.datasets import OfflineDataset, collect
 from safer_offline.simulation import available_cores, short_name
 
 ROUNDS = 2
-# About a minute each where the physics dominate, a quarter of it elsewhere.
+# Whole shards for each process: about 45 s where the physics dominate, 15 to 30 elsewhere.
 TRANSITIONS = {
-    "SafetyCarCircle-v0": 180_000,
-    "SafetyCarRun-v0": 180_000,
-    "SafetyAntCircle-v0": 180_000,
-    "SafetyAntRun-v0": 90_000,
+    "SafetyCarCircle-v0": 144_000,
+    "SafetyCarRun-v0": 144_000,
+    "SafetyAntCircle-v0": 144_000,
+    "SafetyAntRun-v0": 96_000,
     "SafetyBallCircle-v0": 240_000,
     "SafetyBallRun-v0": 240_000,
     "SafetyDroneCircle-v0": 120_000,
@@ -35,12 +40,14 @@ TRANSITIONS = {
 RAW_STEPS = 10_000
 
 
-def raw_rate(dataset: OfflineDataset) -> float:
+def raw_rate(
+    env_id: str, actions: NDArray[np.float64], ends: set[int], ready: Barrier | None = None
+) -> float:
     """Steps per second of the bare environment in this process, replaying logged actions."""
-    environment = gymnasium.make(dataset.metadata.env_id, disable_env_checker=True).unwrapped
-    actions = dataset.actions.numpy()[:RAW_STEPS].astype(np.float64)
-    ends = set(np.flatnonzero((dataset.terminals | dataset.timeouts).numpy()[:RAW_STEPS]).tolist())
+    environment = gymnasium.make(env_id, disable_env_checker=True).unwrapped
     environment.reset()
+    if ready is not None:
+        ready.wait()
     start = time.perf_counter()
     for row, action in enumerate(actions):
         environment.step(action)
@@ -49,6 +56,31 @@ def raw_rate(dataset: OfflineDataset) -> float:
     elapsed = time.perf_counter() - start
     environment.close()
     return len(actions) / elapsed
+
+
+def _append_raw_rate(rates: Any, *arguments: Any) -> None:
+    rates.append(raw_rate(*arguments))
+
+
+def raw_rates(dataset: OfflineDataset) -> tuple[float, float]:
+    """Bare steps per second of one process, and of all cores together."""
+    actions = dataset.actions.numpy()[:RAW_STEPS].astype(np.float64)
+    ends = set(np.flatnonzero((dataset.terminals | dataset.timeouts).numpy()[:RAW_STEPS]).tolist())
+    context = multiprocessing.get_context("spawn")
+    cores = available_cores()
+    arguments = (dataset.metadata.env_id, actions, ends)
+    with context.Manager() as manager:
+        rates, ready = manager.list(), manager.Barrier(cores)
+        processes = [
+            context.Process(target=_append_raw_rate, args=(rates, *arguments, ready))
+            for _ in range(cores)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        together = sum(rates)
+    return raw_rate(*arguments), together
 
 
 def collection_rate(env_id: str, transitions: int, folder: Path) -> tuple[float, OfflineDataset]:
@@ -68,11 +100,13 @@ def main() -> None:
     rows = []
     for env_id, transitions in TRANSITIONS.items():
         with tempfile.TemporaryDirectory() as folder:
-            collected, raw = [], []
+            collected, raw, together = [], [], []
             for _ in range(ROUNDS):
                 rate, dataset = collection_rate(env_id, transitions, Path(folder))
                 collected.append(rate)
-                raw.append(raw_rate(dataset))
+                one, all_cores = raw_rates(dataset)
+                raw.append(one)
+                together.append(all_cores)
         ratios = np.divide(collected, raw)
         rows.append(
             {
@@ -80,10 +114,12 @@ def main() -> None:
                 "transitions": transitions,
                 "workers": available_cores(),
                 "raw_steps_per_s": round(float(np.median(raw))),
+                "raw_on_all_cores_per_s": round(float(np.median(together))),
                 "collected_per_s": round(float(np.median(collected))),
                 "ratio_median": round(float(np.median(ratios)), 2),
                 "ratio_min": round(float(ratios.min()), 2),
                 "ratio_max": round(float(ratios.max()), 2),
+                "share_of_all_cores": round(float(np.median(np.divide(collected, together))), 2),
                 "load_average": round(os.getloadavg()[0], 1),
             }
         )

@@ -155,7 +155,9 @@ def _rollout(
     observations, actions = [observation], []
     rewards, costs, terminals, timeouts = [], [], [], []
     while True:
-        action = np.clip(np.array(act(observation), dtype=np.float32), low, high)
+        action = np.array(act(observation), dtype=np.float32)
+        # What np.clip does, in a quarter of its time.
+        action = np.minimum(np.maximum(action, low), high)
         observation, reward, cost, terminated, truncated = environment.step(action)
         observations.append(observation)
         actions.append(action)
