@@ -1,5 +1,7 @@
-"""How fast a collection is, against stepping the bare simulator with the same actions: in one
-process, and in as many at once as the collection has.
+"""How fast a collection is, against stepping the bare simulator with the same actions.
+
+The bare simulator runs in one process, and in as many at once as the collection has: more than
+these give together, no collection can reach without a faster simulator.
 
 Command: OMP_WAIT_POLICY=PASSIVE python benchmarks/collection.py
 Writes benchmarks/results/collection.csv. Both are measured in turn, several times, in one run: a
@@ -12,9 +14,9 @@ import multiprocessing
 import os
 import tempfile
 import time
-from multiprocessing.synchronize import Barrier
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Barrier
 
 import bullet_safety_gym  # noqa: F401 - registers the environments
 import gymnasium
@@ -58,10 +60,6 @@ def raw_rate(
     return len(actions) / elapsed
 
 
-def _append_raw_rate(rates: Any, *arguments: Any) -> None:
-    rates.append(raw_rate(*arguments))
-
-
 def raw_rates(dataset: OfflineDataset) -> tuple[float, float]:
     """Bare steps per second of one process, and of all cores together."""
     actions = dataset.actions.numpy()[:RAW_STEPS].astype(np.float64)
@@ -69,17 +67,10 @@ def raw_rates(dataset: OfflineDataset) -> tuple[float, float]:
     context = multiprocessing.get_context("spawn")
     cores = available_cores()
     arguments = (dataset.metadata.env_id, actions, ends)
-    with context.Manager() as manager:
-        rates, ready = manager.list(), manager.Barrier(cores)
-        processes = [
-            context.Process(target=_append_raw_rate, args=(rates, *arguments, ready))
-            for _ in range(cores)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        together = sum(rates)
+    with context.Manager() as manager, ProcessPoolExecutor(cores, mp_context=context) as pool:
+        ready = manager.Barrier(cores)
+        running = [pool.submit(raw_rate, *arguments, ready) for _ in range(cores)]
+        together = sum(future.result() for future in running)
     return raw_rate(*arguments), together
 
 
