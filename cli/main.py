@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
 
-# Read when torch is first imported. Threads that spin while they wait make two busy processes on
-# two cores many times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import typer
 
 import safer_offline.cli
+import safer_offline.cli.arithmetic  # first of all that computes
 import safer_offline.datasets
 from safer_offline.cli import behaviors, data
 from safer_offline.cli.check import check_command

@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it writes, what it says, and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -354,3 +355,20 @@ def test_the_program_is_installed_and_tells_its_version():
     done = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("safer-offline 0.")
+
+
+def test_one_arithmetic_for_all_processors(tmp_path):
+    """BLAS kernels differ by processor, and with them what a simulator computes."""
+    from safer_offline.cli.arithmetic import has_avx2
+
+    if not has_avx2():
+        pytest.skip("kernels are chosen for processors with AVX2")
+    program = "import safer_offline.cli.main, os; print(os.environ['OPENBLAS_CORETYPE'])"
+    for told, expected in ((None, "Haswell"), ("SkylakeX", "SkylakeX")):
+        environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+        environment |= {"OPENBLAS_CORETYPE": told} if told else {}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == expected
