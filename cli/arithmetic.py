@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 # Threads that spin while they wait make two busy processes on two cores many times slower.
@@ -19,6 +20,7 @@ def has_avx2() -> bool:
 
 
 # NumPy's BLAS chooses its kernels by processor. They round differently, and the simulators compute
-# with them: one choice for all of these processors makes the same dataset on all of them.
-if has_avx2():
+# with them: one choice for all of these processors makes the same dataset on all of them. Where
+# NumPy is there already it is too late; processes started from here must then choose as it did.
+if has_avx2() and "numpy" not in sys.modules:
     os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
