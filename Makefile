@@ -42,7 +42,7 @@ datasets-built/%.h5:
 	$(BIN)/safer-offline collect $* --out $@
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 # mypy and import-linter find packages by folder: show them the tree as it is installed.
 lint: setup

@@ -25,7 +25,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from safer_offline.datasets import OfflineDataset, collect
-from safer_offline.simulation import available_cores, short_name
+from safer_offline.environments.tasks import short_name
+from safer_offline.machine import available_cores
 
 ROUNDS = 2
 # Whole shards for each process: about 45 s where the physics dominate, 15 to 30 elsewhere.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safer_offline.simulation import available_cores
+from safer_offline.machine import available_cores
 
 
 def run(command: list[str]) -> tuple[float, float]:

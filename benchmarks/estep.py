@@ -27,8 +27,8 @@ import pandas as pd
 import torch
 
 from safer_offline.estep import EStepResult, Multipliers, solve_estep, solve_estep_cvxpy
-from safer_offline.estep_cvxpy import state_primal
-from safer_offline.estep_dual import EStepProblem
+from safer_offline.estep.cvxpy_statement import state_primal
+from safer_offline.estep.dual import EStepProblem
 
 RESULTS = Path(__file__).parent / "results" / "estep.csv"
 ACTIONS, STATES = 64, 256

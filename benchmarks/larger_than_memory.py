@@ -37,11 +37,11 @@ import pandas as pd
 import torch
 
 from safer_offline.datasets import BoxSpace, Metadata, TransitionSampler, load_dataset
-from safer_offline.datasets.cache import cache_folder, open_cached
-from safer_offline.datasets.hashing import join_hashes
+from safer_offline.datasets.dataset.hashing import join_hashes
+from safer_offline.datasets.larger_than_memory.cache import cache_folder, open_cached
 from safer_offline.learners import SAFER, SAFERConfig
-from safer_offline.margins import CostModel, costs_within_margin
-from safer_offline.training import train
+from safer_offline.learners.margins import CostModel, costs_within_margin
+from safer_offline.training.loop import train
 
 RESULTS = Path(__file__).parent / "results" / "larger_than_memory.csv"
 LENGTH, OBSERVATION, ACTION, BATCH, STEPS, ROUNDS = 300, 8, 2, 256, 300, 5

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from safer_offline.datasets import OfflineDataset, TransitionSampler, load_dataset, save_dataset
-from safer_offline.datasets.schema import ARRAYS
+from safer_offline.datasets.dataset.schema import ARRAYS
 
 RESULTS = Path(__file__).parent / "results" / "loading.csv"
 EPISODES, STEPS, OBSERVATION, ACTION, BATCH = 1_200, 300, 8, 2, 512

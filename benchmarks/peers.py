@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from safer_offline.datasets import OfflineDataset, import_d4rl, load_dataset, to_dsrl, to_minari
-from safer_offline.datasets.storage import find_file_problems
+from safer_offline.datasets.storage.hdf5 import find_file_problems
 
 
 def open_in_minari(dataset: OfflineDataset) -> bool:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from safer_offline import TrainedPolicy, evaluate, load_policy
-from safer_offline.datasets.storage import peek_metadata
-from safer_offline.simulation import short_name
+from safer_offline.datasets.storage.hdf5 import peek_metadata
+from safer_offline.environments.tasks import short_name
 
 EPISODES = 50
 SEED = 0

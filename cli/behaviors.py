@@ -12,7 +12,7 @@ import typer
 from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, environment_source
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.behaviors.actor_files import ActorInfo
+    from safer_offline.datasets.behaviors.learned.actor_files import ActorInfo
 
 app = typer.Typer(
     help="Behaviour policies: list those who can act, and train new ones.", no_args_is_help=True
@@ -28,8 +28,8 @@ def list_command(
 ) -> None:
     """Show who can act where, and the actor files that come with the package."""
     from safer_offline.datasets.behaviors import BEHAVIORS, behaviors_for
-    from safer_offline.datasets.behaviors.learned import packaged_actors, packaged_names
-    from safer_offline.simulation import resolve_environment
+    from safer_offline.datasets.behaviors.learned.families import packaged_actors, packaged_names
+    from safer_offline.environments.tasks import resolve_environment
 
     env_ids = list(BEHAVIORS) if env is None else [resolve_environment(env)]
     families = {env_id: behaviors_for(env_id) for env_id in env_ids}
@@ -107,7 +107,7 @@ def train_command(
     exactly where it stopped. The snapshots until then stay in FILE.partial.
     """
     from safer_offline.datasets.behavior_training import BehaviorTrainingConfig, train_behavior
-    from safer_offline.simulation import short_name
+    from safer_offline.environments.tasks import short_name
 
     source = environment_source(
         env, cost_key=cost_key, kwargs=kwargs, max_episode_steps=max_episode_steps

@@ -11,7 +11,7 @@ import typer
 from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, environment_source
 
 if TYPE_CHECKING:
-    from safer_offline.environment_checks import EnvironmentReport
+    from safer_offline.environments.checking.checks import EnvironmentReport
 
 
 def check_command(
@@ -35,7 +35,7 @@ def check_command(
     """
     from rich.console import Console
 
-    from safer_offline.environment_checks import check_environment
+    from safer_offline.environments.checking.checks import check_environment
     from safer_offline.errors import UsageError
 
     if episodes < 1 or seed < 0:

@@ -17,8 +17,8 @@ from safer_offline.cli.environments import (
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.recipe import Recipe
-    from safer_offline.environments import EnvironmentSource
+    from safer_offline.datasets.collection.recipe import Recipe
+    from safer_offline.environments.source import EnvironmentSource
 
 
 class Format(str, Enum):
@@ -34,7 +34,7 @@ def _list_recipes(wanted: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from safer_offline.datasets.recipe import FOLDER, load_recipe, recipe_names
+    from safer_offline.datasets.collection.recipe import FOLDER, load_recipe, recipe_names
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("recipe", "transitions", "who acts"):
@@ -115,8 +115,8 @@ def collect_command(
 
     An interrupted collection goes on where it stopped when the same command is given again.
     """
-    from safer_offline.datasets.collection import collect, collect_to_minari
-    from safer_offline.datasets.recipe import load_recipe
+    from safer_offline.datasets.collection.collector import collect, collect_to_minari
+    from safer_offline.datasets.collection.recipe import load_recipe
 
     if policy:
         source = environment_source(
@@ -157,9 +157,9 @@ def collect_command(
 
 def _own_recipe(source: EnvironmentSource, policies: list[str]) -> Recipe:
     """A recipe made of the options alone; the first look at the environment comes with it."""
-    from safer_offline.datasets.recipe import Actor, Recipe
-    from safer_offline.environment_checks import require_sound
-    from safer_offline.simulation import ENVIRONMENT_IDS
+    from safer_offline.datasets.collection.recipe import Actor, Recipe
+    from safer_offline.environments.checking.checks import require_sound
+    from safer_offline.environments.tasks import ENVIRONMENT_IDS
 
     if source.env_id not in ENVIRONMENT_IDS:
         require_sound(source)
@@ -176,8 +176,8 @@ def _require_unused(options: dict[str, object]) -> None:
 
 def _stem(what: str, recipe: Recipe) -> str:
     """A file name: `car_circle` for a task, else the name of the recipe, file or environment."""
-    from safer_offline.datasets.recipe import recipe_names
-    from safer_offline.simulation import ENVIRONMENT_IDS, short_name
+    from safer_offline.datasets.collection.recipe import recipe_names
+    from safer_offline.environments.tasks import ENVIRONMENT_IDS, short_name
 
     name = Path(what).stem if what.endswith(".toml") else what.rpartition(":")[2]
     if name not in recipe_names() and recipe.environment.env_id in ENVIRONMENT_IDS:

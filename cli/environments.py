@@ -10,7 +10,7 @@ import typer
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:
-    from safer_offline.environments import EnvironmentSource
+    from safer_offline.environments.source import EnvironmentSource
 
 CostKey = Annotated[
     str, typer.Option(help="Where the environment's info holds the cost of a step.")
@@ -35,7 +35,7 @@ def environment_source(
     Raises:
         UsageError: If an option is impossible.
     """
-    from safer_offline.environments import EnvironmentSource
+    from safer_offline.environments.source import EnvironmentSource
 
     return EnvironmentSource(
         name=name,

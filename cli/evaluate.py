@@ -51,9 +51,9 @@ def evaluate_command(
     from rich.console import Console
 
     from safer_offline.errors import UsageError
-    from safer_offline.evaluation import evaluate
-    from safer_offline.reports import report_json, report_table, save_report
-    from safer_offline.trained import load_policy
+    from safer_offline.evaluation.harness import evaluate
+    from safer_offline.evaluation.rendering import report_json, report_table, save_report
+    from safer_offline.policies.trained import load_policy
 
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.access import TransitionSource
+    from safer_offline.datasets.dataset.access import TransitionSource
 
 
 class Solver(str, Enum):
@@ -74,13 +74,13 @@ def train_command(
     """Train SAFER on a fixed dataset: estimate, solve the E-step, fit the policy robustly."""
     import torch
 
-    from safer_offline.datasets.cache import open_for_training
     from safer_offline.datasets.formats import is_minari_id
-    from safer_offline.datasets.memory import parse_size
-    from safer_offline.datasets.sources import default_run_name, open_dataset
+    from safer_offline.datasets.larger_than_memory.cache import open_for_training
+    from safer_offline.datasets.larger_than_memory.memory import parse_size
+    from safer_offline.datasets.loading import default_run_name, open_dataset
     from safer_offline.learners import SAFERConfig
-    from safer_offline.learners.config import parse_settings
-    from safer_offline.training import train
+    from safer_offline.learners.safer.config import parse_settings
+    from safer_offline.training.loop import train
 
     torch.set_num_threads(threads)
     config = parse_settings(

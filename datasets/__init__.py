@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.cache import open_for_training
-    from safer_offline.datasets.collection import collect
-    from safer_offline.datasets.dataset import OfflineDataset
+    from safer_offline.datasets.collection.collector import collect
+    from safer_offline.datasets.dataset.in_memory import OfflineDataset
+    from safer_offline.datasets.dataset.sampling import TransitionSampler
+    from safer_offline.datasets.dataset.schema import BehaviorPolicy, BoxSpace, Metadata
     from safer_offline.datasets.formats.d4rl import from_d4rl, import_d4rl, to_d4rl
     from safer_offline.datasets.formats.dsrl import from_dsrl, to_dsrl
     from safer_offline.datasets.formats.minari import from_minari, to_minari
-    from safer_offline.datasets.sampling import TransitionSampler
-    from safer_offline.datasets.schema import BehaviorPolicy, BoxSpace, Metadata
-    from safer_offline.datasets.sources import open_dataset
-    from safer_offline.datasets.storage import load_dataset, peek_metadata, save_dataset
+    from safer_offline.datasets.larger_than_memory.cache import open_for_training
+    from safer_offline.datasets.loading import open_dataset
+    from safer_offline.datasets.storage.hdf5 import load_dataset, peek_metadata, save_dataset
     from safer_offline.datasets.transforms.episodes import sample_episodes, split_dataset
     from safer_offline.datasets.transforms.filtering import (
         EpisodeFilter,
@@ -55,25 +55,25 @@ __all__ = [
 ]
 
 _MODULES = {
-    "BehaviorPolicy": "schema",
-    "BoxSpace": "schema",
+    "BehaviorPolicy": "dataset.schema",
+    "BoxSpace": "dataset.schema",
     "EpisodeFilter": "transforms.filtering",
-    "Metadata": "schema",
-    "OfflineDataset": "dataset",
-    "TransitionSampler": "sampling",
-    "collect": "collection",
+    "Metadata": "dataset.schema",
+    "OfflineDataset": "dataset.in_memory",
+    "TransitionSampler": "dataset.sampling",
+    "collect": "collection.collector",
     "filter_episodes": "transforms.filtering",
     "from_d4rl": "formats.d4rl",
     "from_dsrl": "formats.dsrl",
     "from_minari": "formats.minari",
     "import_d4rl": "formats.d4rl",
-    "load_dataset": "storage",
+    "load_dataset": "storage.hdf5",
     "merge_datasets": "transforms.merging",
-    "open_dataset": "sources",
-    "open_for_training": "cache",
-    "peek_metadata": "storage",
+    "open_dataset": "loading",
+    "open_for_training": "larger_than_memory.cache",
+    "peek_metadata": "storage.hdf5",
     "sample_episodes": "transforms.episodes",
-    "save_dataset": "storage",
+    "save_dataset": "storage.hdf5",
     "split_dataset": "transforms.episodes",
     "thin_by_density": "transforms.filtering",
     "to_d4rl": "formats.d4rl",

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from safer_offline.estep import solve_estep, solve_estep_cvxpy
-    from safer_offline.evaluation import EvaluationReport, evaluate
+    from safer_offline.evaluation.harness import evaluate
+    from safer_offline.evaluation.results import EvaluationReport
     from safer_offline.learners import SAFER, SAFERConfig
-    from safer_offline.trained import TrainedPolicy, load_policy
-    from safer_offline.training import Run, train
+    from safer_offline.policies.trained import TrainedPolicy, load_policy
+    from safer_offline.training.loop import Run, train
 
 __all__ = [
     "SAFER",
@@ -35,12 +36,12 @@ __all__ = [
 _HOMES = {
     "SAFER": "learners",
     "SAFERConfig": "learners",
-    "EvaluationReport": "evaluation",
-    "evaluate": "evaluation",
-    "TrainedPolicy": "trained",
-    "load_policy": "trained",
-    "Run": "training",
-    "train": "training",
+    "EvaluationReport": "evaluation.results",
+    "evaluate": "evaluation.harness",
+    "TrainedPolicy": "policies.trained",
+    "load_policy": "policies.trained",
+    "Run": "training.loop",
+    "train": "training.loop",
     "solve_estep": "estep",
     "solve_estep_cvxpy": "estep",
 }
@@ -50,3 +51,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

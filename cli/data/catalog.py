@@ -21,7 +21,7 @@ def catalog_command(
     ),
 ) -> None:
     """Write a table and pictures of datasets into a document, from the files alone."""
-    from safer_offline.datasets.catalog import update_catalog
+    from safer_offline.datasets.publishing.catalog import update_catalog
 
     update_catalog(into, files, pictures=pictures)
     typer.echo(f"Wrote {len(files)} datasets into {into}, pictures into {pictures}/")

@@ -11,7 +11,7 @@ from safer_offline.cli.data.arguments import Source
 from safer_offline.datasets.formats import Fix, Format
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.dataset import OfflineDataset
+    from safer_offline.datasets.dataset.in_memory import OfflineDataset
 
 
 def convert_command(
@@ -75,7 +75,7 @@ def convert_command(
 
     What was dropped or made up is reported and written into the description of the dataset.
     """
-    from safer_offline.datasets.sources import read_dataset, write_dataset
+    from safer_offline.datasets.loading import read_dataset, write_dataset
 
     dataset = read_dataset(
         source,

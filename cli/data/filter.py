@@ -91,8 +91,8 @@ def filter_command(
 
     Bounds belong to the range: --max-cost 10 keeps a cost of 10. Thinning comes last.
     """
-    from safer_offline.datasets.provenance import require_new_files, save_derived
-    from safer_offline.datasets.sources import open_dataset
+    from safer_offline.datasets.loading import open_dataset
+    from safer_offline.datasets.storage.provenance import require_new_files, save_derived
     from safer_offline.datasets.transforms.filtering import (
         EpisodeFilter,
         filter_episodes,

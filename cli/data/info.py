@@ -14,7 +14,7 @@ from safer_offline.cli.data.arguments import AsJson, Source
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from safer_offline.datasets.summary import DatasetSummary
+    from safer_offline.datasets.description.summary import DatasetSummary
 
 
 def info_command(
@@ -35,9 +35,9 @@ def info_command(
     # Here, so that `--help` need not wait for torch.
     from rich.console import Console
 
-    from safer_offline.datasets.plots import plot_episodes
-    from safer_offline.datasets.sources import open_dataset
-    from safer_offline.datasets.summary import summarize
+    from safer_offline.datasets.description.plots import plot_episodes
+    from safer_offline.datasets.description.summary import summarize
+    from safer_offline.datasets.loading import open_dataset
 
     dataset = open_dataset(source)
     summary = summarize(dataset, cost_limit=cost_limit)

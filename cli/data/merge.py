@@ -39,8 +39,8 @@ def merge_command(
     The file lists the hashes of its parents, and the column infos/parent_id says which of them
     each row comes from. What the parts disagree on is left out and reported.
     """
-    from safer_offline.datasets.provenance import require_new_files, save_derived
-    from safer_offline.datasets.sources import open_dataset
+    from safer_offline.datasets.loading import open_dataset
+    from safer_offline.datasets.storage.provenance import require_new_files, save_derived
     from safer_offline.datasets.transforms.merging import merge_datasets
 
     require_new_files([out], inputs=[Path(source) for source in sources], overwrite=overwrite)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.dataset import OfflineDataset
+    from safer_offline.datasets.dataset.in_memory import OfflineDataset
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.", show_default=False)]
 Overwrite = Annotated[

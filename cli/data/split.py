@@ -51,8 +51,8 @@ def split_command(
 
     All parts are written or none.
     """
-    from safer_offline.datasets.provenance import require_new_files, save_derived
-    from safer_offline.datasets.sources import default_run_name, open_dataset
+    from safer_offline.datasets.loading import default_run_name, open_dataset
+    from safer_offline.datasets.storage.provenance import require_new_files, save_derived
     from safer_offline.datasets.transforms.episodes import split_dataset
 
     shares = _parse_fractions(fractions)

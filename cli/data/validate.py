@@ -15,7 +15,7 @@ def validate_command(
     as_json: AsJson = False,
 ) -> None:
     """Find everything that is wrong with a dataset; exit code 1 if it cannot be used."""
-    from safer_offline.datasets.sources import find_source_problems
+    from safer_offline.datasets.loading import find_source_problems
 
     problems = find_source_problems(source)
     errors = sum(problem.severity == "error" for problem in problems)

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safer_offline.datasets.behavior_training.config import BehaviorTrainingConfig
-from safer_offline.datasets.behaviors.actor_files import (
+from safer_offline.datasets.behaviors.learned.actor_files import (
     ActorInfo,
     ConditionedActor,
     Score,
     Snapshot,
     penalty_scale,
 )
-from safer_offline.datasets.behaviors.learned import ActorController
-from safer_offline.environments import SimulatedEnvironment
+from safer_offline.datasets.behaviors.learned.families import ActorController
+from safer_offline.environments.base import SimulatedEnvironment
+from safer_offline.environments.tasks import ENVIRONMENT_IDS
 from safer_offline.progress import progress_bar
-from safer_offline.simulation import ENVIRONMENT_IDS
 
 FloatArray = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from safer_offline.datasets.behavior_training.config import BehaviorTrainingConfig
 from safer_offline.datasets.behavior_training.environment import PenalizedEnvironment, measured
-from safer_offline.datasets.behaviors.actor_files import (
+from safer_offline.datasets.behaviors.learned.actor_files import (
     ActorFile,
     ActorInfo,
     ConditionedActor,
@@ -21,12 +21,12 @@ from safer_offline.datasets.behaviors.actor_files import (
     Snapshot,
     save_actors,
 )
-from safer_offline.datasets.behaviors.stable_baselines import stable_baselines
-from safer_offline.environments import EnvironmentSource
+from safer_offline.datasets.behaviors.learned.stable_baselines import stable_baselines
+from safer_offline.environments.source import EnvironmentSource
+from safer_offline.environments.tasks import ENVIRONMENT_IDS
 from safer_offline.errors import UsageError
 from safer_offline.files import write_atomically
 from safer_offline.progress import ProgressBar, progress_bar
-from safer_offline.simulation import ENVIRONMENT_IDS
 
 if TYPE_CHECKING:
     from stable_baselines3 import SAC

@@ -6,11 +6,11 @@ A new task's policies go into a module of their own (`run.py`, `drone.py`, ...) 
 
 from __future__ import annotations
 
-from safer_offline.datasets.behaviors.ant import ANT_CIRCLE, ANT_RUN
 from safer_offline.datasets.behaviors.base import BehaviorFamily, Controller
-from safer_offline.datasets.behaviors.circle import BALL_CIRCLE, CAR_CIRCLE
-from safer_offline.datasets.behaviors.drone import DRONE_CIRCLE
-from safer_offline.datasets.behaviors.run import BALL_RUN, CAR_RUN, DRONE_RUN
+from safer_offline.datasets.behaviors.scripted.ant import ANT_CIRCLE, ANT_RUN
+from safer_offline.datasets.behaviors.scripted.circle import BALL_CIRCLE, CAR_CIRCLE
+from safer_offline.datasets.behaviors.scripted.drone import DRONE_CIRCLE
+from safer_offline.datasets.behaviors.scripted.run import BALL_RUN, CAR_RUN, DRONE_RUN
 from safer_offline.errors import UsageError
 
 __all__ = ["BEHAVIORS", "BehaviorFamily", "Controller", "behaviors_for"]

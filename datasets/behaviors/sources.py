@@ -15,8 +15,11 @@ import numpy as np
 
 from safer_offline.datasets.behaviors import behaviors_for
 from safer_offline.datasets.behaviors.base import BehaviorFamily, Controller, FloatArray
-from safer_offline.datasets.behaviors.checkpoint_policies import actor_family, checkpoint_family
-from safer_offline.datasets.behaviors.learned import packaged_actors
+from safer_offline.datasets.behaviors.learned.checkpoint_policies import (
+    actor_family,
+    checkpoint_family,
+)
+from safer_offline.datasets.behaviors.learned.families import packaged_actors
 from safer_offline.errors import SaferOfflineError, UsageError
 
 CHECKPOINT = "checkpoint:"

@@ -1,6 +1,6 @@
 """Exchange with other dataset formats: one module a format, and their names.
 
-Each has a function `to_...` that writes and one `from_...` that reads; `datasets/sources.py`
+Each has a function `to_...` that writes and one `from_...` that reads; `datasets/loading.py`
 chooses among them.
 """
 

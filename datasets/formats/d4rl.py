@@ -18,11 +18,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.schema import INFO_PREFIX
 from safer_offline.datasets.formats import Fix
 from safer_offline.datasets.formats.repairs import FlatFile, count, parse_fixes
-from safer_offline.datasets.schema import INFO_PREFIX
-from safer_offline.datasets.storage import save_dataset
+from safer_offline.datasets.storage.hdf5 import save_dataset
 from safer_offline.errors import SaferOfflineError, UsageError
 
 # Those import simulators. d4rl prepares for their absence, but not for mujoco-py, which raises a

@@ -10,11 +10,11 @@ import math
 from collections.abc import Collection
 from pathlib import Path
 
-from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.schema import ARRAYS
 from safer_offline.datasets.formats import Fix
 from safer_offline.datasets.formats.repairs import FlatFile, parse_fixes
-from safer_offline.datasets.schema import ARRAYS
-from safer_offline.datasets.storage import save_dataset
+from safer_offline.datasets.storage.hdf5 import save_dataset
 from safer_offline.errors import UsageError
 
 # From DATASET_URLS in dsrl/infos.py (0.1.0): environment, largest cost, number of episodes of the

@@ -25,10 +25,10 @@ from minari import EpisodeData
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
-from safer_offline.datasets.dataset import OfflineDataset, as_columns
+from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
+from safer_offline.datasets.dataset.schema import INFO_PREFIX, BoxSpace, Metadata
+from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
 from safer_offline.datasets.formats import is_minari_id
-from safer_offline.datasets.schema import INFO_PREFIX, BoxSpace, Metadata
-from safer_offline.datasets.validation import Problem, find_problems, raise_first_error
 from safer_offline.errors import DataError, UsageError
 
 METADATA_KEY = "safer_offline"

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.schema import ARRAYS, FLAG_ARRAYS
 from safer_offline.datasets.formats import Fix
-from safer_offline.datasets.reading import open_file
-from safer_offline.datasets.schema import ARRAYS, FLAG_ARRAYS
-from safer_offline.datasets.storage import read_arrays
+from safer_offline.datasets.storage.hdf5 import read_arrays
+from safer_offline.datasets.storage.reading import open_file
 from safer_offline.errors import DataError, UsageError
 
 Arrays = dict[str, NDArray[Any]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
+from safer_offline.datasets.dataset.schema import INFO_PREFIX, BoxSpace, Metadata
+from safer_offline.datasets.description.summary import DatasetSummary, Spread
 from safer_offline.datasets.publishing.release import HISTOGRAMS, RECIPE, Release
-from safer_offline.datasets.schema import INFO_PREFIX, BoxSpace, Metadata
-from safer_offline.datasets.summary import DatasetSummary, Spread
 
 UNKNOWN = "not recorded"
 MEANINGS = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 
+from safer_offline.datasets.description.summary import DatasetSummary, Spread, summarize
 from safer_offline.datasets.formats.dsrl import offline_env_id
 from safer_offline.datasets.publishing.card_facts import (
     UNKNOWN,
@@ -28,7 +29,6 @@ from safer_offline.datasets.publishing.release import (
     SCATTER,
     Release,
 )
-from safer_offline.datasets.summary import DatasetSummary, Spread, summarize
 
 # What the Hugging Face hub calls a number of rows: the first that exceeds it.
 SIZES = (

@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from safer_offline.datasets.dataset import OfflineDataset
-from safer_offline.datasets.plots import plot_episodes
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.description.plots import plot_episodes
 from safer_offline.datasets.publishing.cards import render_card
 from safer_offline.datasets.publishing.croissant import render_croissant
 from safer_offline.datasets.publishing.release import (
@@ -30,7 +30,7 @@ from safer_offline.datasets.publishing.release import (
     complete_metadata,
     date_of,
 )
-from safer_offline.datasets.storage import load_dataset
+from safer_offline.datasets.storage.hdf5 import load_dataset
 from safer_offline.errors import DataError, SaferOfflineError, UsageError
 
 EXTRA = 'pip install "safer-offline[publish]"'

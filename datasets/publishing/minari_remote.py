@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import minari
 
-from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.formats.minari import ROOT_VARIABLE, to_minari
 from safer_offline.datasets.publishing.hub import (
     Published,

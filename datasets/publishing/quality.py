@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from safer_offline.datasets.dataset import OfflineDataset
-from safer_offline.datasets.summary import LIMITS
-from safer_offline.datasets.validation import find_problems
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.validation import find_problems
+from safer_offline.datasets.description.summary import LIMITS
 
 # Below this share of safe episodes there is hardly one to learn from.
 RARE = 0.05

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from safer_offline.datasets.dataset import OfflineDataset
-from safer_offline.datasets.schema import Metadata
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.schema import Metadata
 from safer_offline.errors import UsageError
 
 # The files of a published folder beside the HDF5 file.

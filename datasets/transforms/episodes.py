@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from safer_offline.datasets.dataset import OfflineDataset
-from safer_offline.datasets.schema import BehaviorPolicy
-from safer_offline.datasets.storage import content_sha256
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.schema import BehaviorPolicy
+from safer_offline.datasets.storage.hdf5 import content_sha256
 from safer_offline.errors import UsageError
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from safer_offline.datasets.dataset import OfflineDataset
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.transforms.episodes import make_generator, take_episodes
 from safer_offline.errors import UsageError
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from safer_offline.trained import TrainedPolicy
+from safer_offline.policies.trained import TrainedPolicy
 
 
 class Learner(Protocol):

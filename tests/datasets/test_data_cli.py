@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from safer_offline.cli.data import app
 from safer_offline.datasets import OfflineDataset, load_dataset, save_dataset
-from safer_offline.datasets.plots import plot_episodes
-from safer_offline.datasets.summary import summarize
+from safer_offline.datasets.description.plots import plot_episodes
+from safer_offline.datasets.description.summary import summarize
 from safer_offline.errors import DataError, UsageError
 
 

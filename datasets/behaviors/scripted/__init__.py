@@ -1,0 +1,1 @@
+"""Drivers written by hand, one module a family of tasks."""

@@ -1,0 +1,9 @@
+"""What a dataset is.
+
+schema        the arrays and metadata of the file format
+validation    what can be wrong with them, in words
+hashing       hashes of arrays, by which content is known
+in_memory     `OfflineDataset`: the arrays as tensors, the episodes as a table
+access        what learning asks of a dataset, wherever it lies
+sampling      random batches of its rows
+"""

@@ -1,0 +1,219 @@
+"""Dataset files on disk: written whole or not at all, and read whole or not at all.
+
+How files from elsewhere are opened without trusting them is in `reading`, and how a file that does
+not fit into memory is used in `cache`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from safer_offline.datasets.dataset.hashing import (
+    ArrayHashes,
+    hash_arrays,
+    join_hashes,
+    verify_hashes,
+)
+from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
+from safer_offline.datasets.dataset.schema import ARRAYS, INFO_PREFIX, Metadata
+from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
+from safer_offline.datasets.storage.reading import DAMAGED, find_arrays, open_file, read_metadata
+from safer_offline.errors import DataError, UsageError
+
+CHUNK_ROWS = 16_384
+
+
+def save_dataset(path: str | Path, dataset: OfflineDataset, *, overwrite: bool = False) -> Metadata:
+    """Write a dataset so that at every moment `path` holds the old file, the new one, or none.
+
+    Args:
+        path: Where to; folders are made.
+        dataset: What to write. It is checked first.
+        overwrite: Whether a file that is there already may be replaced.
+
+    Returns:
+        The metadata as written, with hashes and counts.
+
+    Raises:
+        UsageError: If there is something at `path` that must not be replaced.
+        DataError: If the dataset breaks the format, or the disk is full.
+    """
+    path = Path(path)
+    _require_free(path, overwrite=overwrite)
+    arrays = as_columns(dataset.to_arrays())
+    raise_first_error(find_problems(arrays, dataset.metadata), path=path)
+    hashes = hash_arrays(arrays)
+    metadata = dataclasses.replace(
+        dataset.metadata,
+        num_episodes=dataset.num_episodes,
+        num_transitions=dataset.num_transitions,
+        array_sha256=hashes,
+        content_sha256=join_hashes(arrays, hashes),
+    )
+    attributes = metadata.to_attributes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with h5py.File(temporary, "w") as file:
+            _write_attributes(file, attributes)
+            for name, array in arrays.items():
+                file.create_dataset(
+                    name,
+                    data=array,
+                    chunks=(min(CHUNK_ROWS, len(array)), *array.shape[1:]),
+                    compression="gzip",
+                    compression_opts=4,
+                    shuffle=True,
+                    fletcher32=True,
+                )
+        _flush_to_disk(temporary)
+        _require_free(path, overwrite=overwrite)
+        temporary.replace(path)
+        _flush_to_disk(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"the file cannot be written ({error})",
+            path=path,
+            remedy="check that the disk has room and that you may write there",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return metadata
+
+
+def load_dataset(path: str | Path) -> OfflineDataset:
+    """Read a dataset into memory and check all of it.
+
+    A file with just the seven arrays and no attributes is welcome. Numbers become float32, flags
+    bool. What is odd but usable is reported with `warnings.warn`.
+
+    Args:
+        path: A file of format v1, or any HDF5 file in the layout of DSRL.
+
+    Raises:
+        DataError: If the file is missing, damaged, no dataset, unsafe to read, or breaks the
+            format; the message names file, array, first row and remedy.
+    """
+    path = Path(path)
+    arrays, metadata = read_arrays(path)
+    return OfflineDataset.from_arrays(arrays, metadata=metadata, path=path)
+
+
+def find_file_problems(path: str | Path) -> list[Problem]:
+    """Everything that is wrong with a file, worst first; nothing is raised for bad data."""
+    path = Path(path)
+    try:
+        arrays, metadata = read_arrays(path)
+    except DataError as error:
+        return [
+            Problem(
+                field=error.field,
+                index=error.index,
+                problem=error.problem,
+                remedy=error.remedy or DAMAGED,
+            )
+        ]
+    with open_file(path) as file:
+        strangers = sorted(set(file) - set(ARRAYS) - {"infos"})
+    return find_problems(arrays, metadata) + [
+        Problem(
+            field=name,
+            problem="is no array of this format and was not read",
+            remedy=f"per-step columns belong in '{INFO_PREFIX}{name}', all else in attributes",
+            severity="warning",
+        )
+        for name in strangers
+    ]
+
+
+def content_sha256(dataset: OfflineDataset) -> str:
+    """The hash of a dataset's arrays that `save_dataset` stores, whether it was saved or not."""
+    return dataset.fingerprint()
+
+
+def peek_metadata(path: str | Path) -> Metadata:
+    """The metadata of a file without reading its arrays.
+
+    Raises:
+        DataError: If the file is missing, damaged, or of another major version of the format.
+    """
+    path = Path(path)
+    with open_file(path) as file:
+        return read_metadata(file, path=path)
+
+
+def read_arrays(path: str | Path) -> tuple[dict[str, NDArray[Any]], Metadata]:
+    """The arrays of a file by name, and its metadata; hashes are verified, values are not judged.
+
+    Args:
+        path: Any HDF5 file; arrays that the format does not know are left out.
+
+    Raises:
+        DataError: If the file is missing, damaged, no dataset, unsafe to read, or too large.
+    """
+    path = Path(path)
+    with open_file(path) as file, ArrayHashes() as hashes:
+        metadata = read_metadata(file, path=path)
+        stored = find_arrays(file, path=path)
+        declared = sum(entry.nbytes for entry in stored.values())
+        if declared > _physical_memory():
+            raise DataError(
+                f"the arrays take {declared / 1e9:.3g} GB, this machine has "
+                f"{_physical_memory() / 1e9:.3g} GB of memory",
+                path=path,
+                remedy="use a machine with more memory, or a part of the dataset; to train, "
+                "nothing is needed: `safer-offline train` reads such a file piece by piece",
+            )
+        known = bool(metadata.array_sha256 or metadata.content_sha256)
+        raw = {}
+        for name, entry in stored.items():
+            try:
+                raw[name] = np.asarray(entry[...])
+            except (OSError, RuntimeError) as error:
+                raise DataError(
+                    f"the array cannot be read ({error})", path=path, field=name, remedy=DAMAGED
+                ) from error
+            if known:
+                hashes.update(name, raw[name])
+        if known:
+            verify_hashes(raw, hashes.hexdigests(), metadata, path=path)
+    return as_columns(raw), metadata
+
+
+def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            # Of fixed length, not h5py's default: the library that reads strings of variable
+            # length goes round in circles for ever where a bit of them has flipped.
+            text = value.encode()
+            file.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", len(text)))
+        else:
+            file.attrs[name] = value
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _require_free(path: Path, *, overwrite: bool) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file to write, such as {path / 'data.h5'}")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already and was left as it is; remove it or name another")
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Make a file, or the entries of a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,154 @@
+"""Environments by name: the Bullet tasks, any Gymnasium id, or a function of the user's own.
+
+An `EnvironmentSource` says which environment is meant and can be sent to other processes; its
+`make` gives a `SimulatedEnvironment`, which is all that collection and evaluation know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import gymnasium
+
+from safer_offline.environments.base import SimulatedEnvironment
+from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
+from safer_offline.environments.names import (
+    failure_of,
+    find_factory,
+    is_factory,
+    resolve_name,
+)
+from safer_offline.environments.tasks import ENVIRONMENT_IDS
+from safer_offline.errors import SaferOfflineError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentSource:
+    """Which environment is meant; equal sources make equal environments, in every process.
+
+    Attributes:
+        name: A Bullet task (`car-circle`), a Gymnasium id (`module:Id-v0` imports the module
+            first), or `module:factory`, where the module may lie in the current directory.
+        kwargs: Arguments for `gymnasium.make` or the factory; values that JSON knows.
+        cost_key: Where `info` holds the cost of a step.
+        max_episode_steps: Step limit of an episode; None takes the environment's own.
+
+    Raises:
+        UsageError: If an argument is impossible. A wrong name shows when it is first used.
+    """
+
+    name: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    cost_key: str = "cost"
+    max_episode_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            json.dumps(dict(self.kwargs), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"the arguments of {self.name} must be values that JSON knows: {error}. "
+                "Let a factory of your own build what is more than that"
+            ) from None
+        if not self.cost_key:
+            raise UsageError("the cost key must not be empty")
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise UsageError(f"max_episode_steps must be at least 1, not {self.max_episode_steps}")
+
+    def __hash__(self) -> int:
+        # The generated one would fail on the mapping.
+        kwargs = json.dumps(dict(self.kwargs), sort_keys=True)
+        return hash((self.name, kwargs, self.cost_key, self.max_episode_steps))
+
+    @property
+    def env_id(self) -> str:
+        """The name for metadata: a Bullet id, a Gymnasium id, or `module:factory`.
+
+        Raises:
+            UsageError: If there is no such environment; the message names the nearest one.
+        """
+        return resolve_name(self.name)
+
+    def make(self) -> SimulatedEnvironment:
+        """Build the environment.
+
+        Raises:
+            UsageError: If there is no such environment, or its spaces or step limit do not fit.
+            SaferOfflineError: If building it fails.
+            MissingSimulatorError: If it is a Bullet task and the simulator is not installed.
+        """
+        env_id = self.env_id
+        if env_id in ENVIRONMENT_IDS:
+            return self._make_bullet(env_id)
+        environment: Any = self.make_gymnasium()
+        try:
+            return GymnasiumEnvironment(
+                environment,
+                env_id=env_id,
+                cost_key=self.cost_key,
+                max_episode_steps=self.max_episode_steps,
+                # What a factory wraps around an environment is not in the specification.
+                spec=None if is_factory(env_id) else _spec_as_json(environment),
+            )
+        except SaferOfflineError:
+            environment.close()
+            raise
+
+    def make_gymnasium(self) -> gymnasium.Env[Any, Any]:
+        """Build an environment that is no Bullet task, as its author wrote it.
+
+        Raises:
+            UsageError: If there is no such environment, or what the factory returns is none.
+            SaferOfflineError: If building it fails.
+        """
+        env_id, kwargs = self.env_id, dict(self.kwargs)
+        try:
+            if is_factory(env_id):
+                environment = find_factory(env_id, kwargs)(**kwargs)
+            else:
+                environment = gymnasium.make(
+                    env_id,
+                    max_episode_steps=self.max_episode_steps,
+                    disable_env_checker=True,
+                    **kwargs,
+                )
+        except SaferOfflineError:
+            raise
+        except Exception as error:
+            raise SaferOfflineError(f"making {self.name} failed: {failure_of(error)}") from error
+        if not isinstance(environment, gymnasium.Env):
+            raise UsageError(_not_an_environment(self.name, environment))
+        return environment
+
+    def _make_bullet(self, env_id: str) -> SafetyEnvironment:
+        if self.kwargs:
+            raise UsageError(f"{env_id} takes no arguments, but got {', '.join(self.kwargs)}")
+        if self.cost_key != "cost":
+            raise UsageError(f"the cost key of {env_id} is 'cost', not '{self.cost_key}'")
+        return SafetyEnvironment(env_id, max_episode_steps=self.max_episode_steps)
+
+
+def _not_an_environment(name: str, made: object) -> str:
+    kind = type(made)
+    text = f"{name} made a {kind.__module__}.{kind.__qualname__}, which is no gymnasium.Env"
+    if any(base.__module__.split(".")[0] == "gym" for base in kind.__mro__):
+        text += (
+            ". It is of the old package gym: derive it from gymnasium.Env instead, or wrap it with "
+            "shimmy.GymV21CompatibilityV0"
+        )
+    elif made is None:
+        text += ". Does the function lack a return?"
+    return text
+
+
+def _spec_as_json(environment: gymnasium.Env[Any, Any]) -> dict[str, Any] | None:
+    if environment.spec is None:
+        return None
+    try:
+        return cast("dict[str, Any]", json.loads(environment.spec.to_json()))
+    except (TypeError, ValueError):
+        return None  # an entry point or argument that JSON does not know

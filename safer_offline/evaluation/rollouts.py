@@ -1,0 +1,225 @@
+"""Episodes of a policy whose observations are attacked, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from safer_offline.attacks import Attack, AttackTarget, RowNoise
+from safer_offline.environments.source import EnvironmentSource
+from safer_offline.environments.vector import VectorEnvironment
+from safer_offline.errors import DataError
+from safer_offline.progress import ProgressBar
+
+
+class EvaluatedPolicy(AttackTarget, Protocol):
+    """A policy, its critics, and what it remembers of its dataset."""
+
+    @property
+    def observation_size(self) -> int:
+        """Coordinates ds of an observation."""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """Coordinates da of an action."""
+        ...
+
+    @property
+    def env_id(self) -> str | None:
+        """Task that its dataset comes from, if known."""
+        ...
+
+    @property
+    def observation_std(self) -> Tensor:
+        """Standard deviation of each coordinate in the dataset, raw units, shape (ds,)."""
+        ...
+
+    @property
+    def cost_limit(self) -> float | None:
+        """The undiscounted episode cost that it was trained to keep, if any."""
+        ...
+
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """Extreme episode returns of the dataset, if known."""
+        ...
+
+    def predict(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
+        """Deterministic actions (B, da) at raw observations (B, ds)."""
+        ...
+
+
+class Job(NamedTuple):
+    """Episodes to run under one attack, as one batch."""
+
+    attack: Attack
+    episodes: range
+    """Numbers of the episodes."""
+    seeds: Sequence[int]
+    """Which episodes these are: seeds of the environment, one for each."""
+
+
+class Rollouts:
+    """Runs jobs in simulators that are built once and used again.
+
+    The true observations drive the environment, the attacked ones the policy. A job's episodes form
+    one batch for attack and policy, of which only those still running take part; other jobs at the
+    same time change nothing. Random numbers follow from (seed, attack, episode seed).
+
+    Args:
+        policy: The victim.
+        source: Makes the task.
+        budget: Budget of the attacks, raw units, shape (ds,).
+        seed: Of the attacks' random numbers.
+        workers: Simulation processes, see `VectorEnvironment`.
+        bar: Advances by one for each step of each episode.
+    """
+
+    def __init__(
+        self,
+        policy: EvaluatedPolicy,
+        *,
+        source: EnvironmentSource,
+        budget: Tensor,
+        seed: int,
+        workers: int | None,
+        bar: ProgressBar,
+    ) -> None:
+        self._policy = policy
+        self._source = source
+        self._budget = budget
+        self._seed = seed
+        self._workers = workers
+        self._bar = bar
+        self._environments: VectorEnvironment | None = None
+
+    def run(self, jobs: Sequence[Job]) -> pd.DataFrame:
+        """Run some jobs at the same time.
+
+        Returns:
+            One row for each attack and episode: attack, episode, seed, reward, cost, length,
+            terminated, budget_used (mean of |delta_j| / epsilon_j over steps and coordinates).
+
+        Raises:
+            DataError: If the policy returns an action that is not finite.
+        """
+        adversaries = [_Adversary(job, self._policy, self._budget, self._seed) for job in jobs]
+        sizes = [len(job.seeds) for job in jobs]
+        rows = [slice(a, b) for a, b in pairwise(np.cumsum([0, *sizes]))]
+        count = sum(sizes)
+        environments = self._simulators(count)
+
+        rewards, costs = np.zeros(count), np.zeros(count)
+        lengths, terminated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        observations = environments.reset([seed for job in jobs for seed in job.seeds])
+        running = ~environments.done
+        while running.any():
+            actions = np.zeros((count, self._policy.action_size), np.float32)
+            for adversary, mine in zip(adversaries, rows, strict=True):
+                if running[mine].any():
+                    active = np.arange(count)[mine][running[mine]]
+                    actions[active] = adversary.act(observations[active], running[mine])
+            # Rows that have ended return zeros.
+            observations, reward, cost, ended, _ = environments.step(actions)
+            rewards += reward
+            costs += cost
+            lengths += running
+            terminated |= ended
+            self._bar.advance(int(running.sum()), attack=" ".join(job.attack.name for job in jobs))
+            running = ~environments.done
+        self._bar.advance(int((environments.max_episode_steps - lengths).sum()))
+
+        return pd.DataFrame(
+            {
+                "attack": np.repeat([job.attack.name for job in jobs], sizes),
+                "episode": np.concatenate([job.episodes for job in jobs]),
+                "seed": np.concatenate([job.seeds for job in jobs]),
+                "reward": rewards,
+                "cost": costs,
+                "length": lengths,
+                "terminated": terminated,
+                "budget_used": np.concatenate([one.budget_used() for one in adversaries]) / lengths,
+            }
+        )
+
+    def _simulators(self, count: int) -> VectorEnvironment:
+        """A batch of exactly `count` environments, the last one if it fits."""
+        if self._environments is None or self._environments.num_envs != count:
+            self.close()
+            self._environments = VectorEnvironment(
+                self._source, num_envs=count, workers=self._workers
+            )
+        return self._environments
+
+    def close(self) -> None:
+        """Close the simulators."""
+        if self._environments is not None:
+            self._environments.close()
+            self._environments = None
+
+    def __enter__(self) -> Rollouts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Adversary:
+    """One attack on one batch of episodes, and what it did so far."""
+
+    def __init__(self, job: Job, policy: EvaluatedPolicy, budget: Tensor, seed: int) -> None:
+        self._attack = job.attack
+        self._policy = policy
+        self._budget = budget
+        self._noise = RowNoise.seeded(seed, job.attack.name, job.seeds)
+        self._previous: Tensor | None = None
+        self._used = torch.zeros(len(job.seeds), len(budget), dtype=torch.float64)
+
+    def act(self, observations: NDArray[np.float32], running: NDArray[np.bool_]) -> NDArray[Any]:
+        """Actions (n, da) at the n true observations of the rows still running."""
+        mask = torch.from_numpy(running)
+        clean = torch.from_numpy(observations).to(self._budget.device)
+        perturbed = self._attack.perturb(
+            self._policy,
+            clean,
+            epsilon=self._budget,
+            noise=self._noise.rows(mask),
+            previous=None if self._previous is None else self._previous[mask],
+        )
+        deltas = perturbed - clean
+        if self._previous is None:
+            self._previous = torch.zeros_like(deltas)
+        self._previous[mask] = deltas
+        self._used[mask] += deltas.abs().cpu().double()
+        actions = self._policy.predict(perturbed.cpu().numpy())
+        if not np.isfinite(actions).all():
+            raise DataError(
+                f"the policy's action is not finite under attack '{self._attack.name}'",
+                remedy="Its weights are damaged or its training diverged: train it again.",
+            )
+        return actions
+
+    def budget_used(self) -> NDArray[np.float64]:
+        """Sum over steps of the mean of |delta_j| / epsilon_j over coordinates with a budget."""
+        budget = self._budget.cpu().double()
+        with_budget = budget > 0
+        if not with_budget.any():
+            return np.zeros(len(self._used))
+        used: NDArray[np.float64] = (
+            (self._used[:, with_budget] / budget[with_budget]).mean(dim=1).numpy()
+        )
+        return used

@@ -1,0 +1,182 @@
+"""The E-step on a fixed dataset: over whole episodes, and over candidate actions at its states.
+
+Both are the same convex problem (`safer_offline.estep`). Over episodes everything is observed, and
+q also repairs the distribution of states on which the constraint is averaged. But the episodes
+that q favours never visit unsafe states, where an attack may lead; there the second one says what
+to do, with critics, among actions that the data support.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from safer_offline.datasets.dataset.access import TransitionSource
+from safer_offline.estep import ESTEP_SOLVERS, EStepResult
+from safer_offline.learners.margins import BLOCK_ROWS, CostModel, costs_within_margin
+from safer_offline.learners.safer.config import SAFERConfig
+from safer_offline.policies.behavior import BehaviorModel
+from safer_offline.policies.critics import CriticEnsemble
+
+
+@dataclass(frozen=True)
+class EStepAnswer:
+    """What the M-step fits: weights of episodes, and weighted candidate actions at some states.
+
+    Attributes:
+        episode_weights: q over episodes, shape (episodes,).
+        rows: Transitions whose observations are the recovery states, shape (K,).
+        candidates: Actions at these states, shape (N, K, da).
+        candidate_weights: q over the candidates of each state, shape (N, K).
+    """
+
+    episode_weights: Tensor
+    rows: Tensor
+    candidates: Tensor
+    candidate_weights: Tensor
+
+
+def episode_estep(
+    dataset: TransitionSource,
+    config: SAFERConfig,
+    *,
+    cost_model: CostModel,
+    reach: Tensor,
+    generator: torch.Generator,
+) -> EStepResult:
+    """Which episodes to follow: one state, whose actions are the episodes.
+
+        max_q sum_i q_i R_i   s.t.   sum_i q_i C_i <= cost_limit,   KL(q || uniform) <= -log share
+
+    with observed returns R and the costs C that the episodes would have had within reach.
+
+    Args:
+        dataset: The episodes.
+        config: `cost_limit`, `episode_share`, `estep_solver`.
+        cost_model: Where cost is.
+        reach: How far observations may be off, raw units, shape (ds,).
+        generator: For the search within reach.
+
+    Returns:
+        The solution; its weights have shape (episodes, 1).
+    """
+    returns, robust_costs = _episode_sums(
+        dataset, cost_model=cost_model, reach=reach, generator=generator
+    )
+    result = ESTEP_SOLVERS[config.estep_solver](
+        returns[:, None],
+        robust_costs[:, None],
+        cost_limit=config.cost_limit,
+        kl_limit=-math.log(config.episode_share),
+    )
+    if result.status == "relaxed":
+        warnings.warn(
+            f"few episodes stay within a cost of {config.cost_limit:g} at a margin of "
+            f"{config.margin:g}; the E-step over episodes allows {result.cost_limit:.3g}",
+            stacklevel=2,
+        )
+    return result
+
+
+def _episode_sums(
+    dataset: TransitionSource,
+    *,
+    cost_model: CostModel,
+    reach: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Returns of the episodes and their costs within reach, each of shape (episodes,)."""
+    costs = (block["costs"] for block in dataset.stream(("costs",)))
+    costly = torch.cat([block[block > 0] for block in costs]).mean()
+    starts = torch.tensor(dataset.episodes["start"].to_numpy())
+    returns, robust_costs = torch.zeros(2, dataset.num_episodes, dtype=torch.float64)
+    first = 0
+    names = ("next_observations", "rewards", "costs")
+    for block in dataset.stream(names, rows=BLOCK_ROWS):
+        worst = costs_within_margin(
+            cost_model,
+            block["next_observations"],
+            block["costs"],
+            reach=reach,
+            generator=generator,
+            costly=costly,
+        )
+        rows = torch.arange(first, first + len(worst))
+        episodes = torch.searchsorted(starts, rows, right=True) - 1
+        returns.index_add_(0, episodes, block["rewards"].double())
+        robust_costs.index_add_(0, episodes, worst.double())
+        first += len(rows)
+    return returns, robust_costs
+
+
+def draw_candidates(
+    dataset: TransitionSource,
+    config: SAFERConfig,
+    behavior: BehaviorModel,
+    *,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """States from all of the data, and actions that the data support there.
+
+    Returns:
+        Rows of the dataset, shape (K,), and candidate actions, shape (N, K, da): the dataset's own
+        and samples of the behaviour model.
+    """
+    rows = torch.randint(dataset.num_transitions, (config.recovery_states,), generator=generator)
+    drawn = dataset.take(("observations", "actions"), rows)
+    samples = behavior.sample(drawn["observations"], config.candidates - 1, generator=generator)
+    return rows, torch.cat([drawn["actions"][None], samples])
+
+
+@torch.no_grad()
+def candidate_estep(
+    dataset: TransitionSource,
+    config: SAFERConfig,
+    observations: Tensor,
+    candidates: Tensor,
+    *,
+    reward_critic: CriticEnsemble,
+    cost_critic: CriticEnsemble,
+) -> EStepResult:
+    """Which candidate actions to take: the paper's E-step, over all the states at once.
+
+    At many of these states no action keeps the limit. The budget is then relaxed to (almost) the
+    least cost within the KL limit, which makes this a step towards safety.
+
+    Args:
+        dataset: Its mean episode length translates the limit.
+        config: `cost_limit`, `candidate_kl`, `cost_deviations`, `discount`, `estep_solver`.
+        observations: States, raw units, shape (K, ds).
+        candidates: Actions, shape (N, K, da).
+        reward_critic: Value of actions.
+        cost_critic: Cost of actions; so many deviations above its mean are used.
+
+    Returns:
+        The solution; its weights have shape (N, K).
+    """
+    q_reward = torch.stack([reward_critic.mean(observations, a) for a in candidates])
+    q_cost = torch.stack(
+        [cost_critic.upper(observations, a, deviations=config.cost_deviations) for a in candidates]
+    )
+    # The critics continue a cut episode at its own rate for ever (`discounted_to_go`). At that
+    # rate a limit d for an episode of T steps means d / (T (1 - discount)).
+    length = dataset.num_transitions / dataset.num_episodes
+    return ESTEP_SOLVERS[config.estep_solver](
+        q_reward,
+        q_cost,
+        cost_limit=config.cost_limit / (length * (1 - config.discount)),
+        kl_limit=config.candidate_kl,
+    )
+
+
+def information(weights: Tensor) -> Tensor:
+    """KL(q || uniform) of each state, shape (K,), for q of shape (actions N, states K).
+
+    How much the E-step has to say at a state: nothing where all candidates are as good.
+    """
+    terms: Tensor = torch.special.xlogy(weights, weights * len(weights))
+    return terms.sum(0).clamp_min(0)

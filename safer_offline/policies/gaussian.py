@@ -1,0 +1,68 @@
+"""The learned policy, the behaviour model, and the file that holds all that is needed to act."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from safer_offline.policies.layers import Standardizer, mlp
+
+MIN_STD = 0.05
+"""Smallest standard deviation, in units of half the action range."""
+
+
+class ActionBox(nn.Module):
+    """The action bounds, stored with the weights.
+
+    Args:
+        low: Lower bounds, shape (da,).
+        high: Upper bounds, shape (da,).
+    """
+
+    centre: Tensor
+    half_range: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("centre", (low + high).float() / 2)
+        self.register_buffer("half_range", (high - low).float() / 2)
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """The nearest actions within the bounds."""
+        return torch.clamp(actions, self.centre - self.half_range, self.centre + self.half_range)
+
+
+class GaussianPolicy(nn.Module):
+    """pi(a|s) = N(mean(s), diag std(s)^2) with the mean squashed into the action bounds.
+
+    Args:
+        observation_size: Size of an observation.
+        box: Action bounds.
+        hidden_sizes: Hidden layers.
+    """
+
+    def __init__(
+        self, observation_size: int, box: ActionBox, *, hidden_sizes: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.observations = Standardizer(observation_size)
+        self.box = box
+        self.network = mlp((observation_size, *hidden_sizes, 2 * box.centre.shape[0]))
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation for raw (B, ds) observations, each (B, da)."""
+        location, spread = self.network(self.observations(observations)).chunk(2, dim=-1)
+        mean = self.box.centre + self.box.half_range * torch.tanh(location)
+        std = self.box.half_range * (MIN_STD + functional.softplus(spread - 1.0))
+        return mean, std
+
+
+def gaussian_nll(actions: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """-log N(a; mean, diag std^2) summed over the action's coordinates, shape (B,)."""
+    return (0.5 * ((actions - mean) / std) ** 2 + std.log()).sum(-1) + 0.5 * actions.shape[
+        -1
+    ] * math.log(2 * math.pi)

@@ -1,0 +1,238 @@
+"""A trained policy as users hold it: it predicts, it can be attacked, it is one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from safer_offline.errors import CheckpointError, UsageError
+from safer_offline.files import write_atomically
+from safer_offline.policies.critics import CriticEnsemble
+from safer_offline.policies.digest import digest
+from safer_offline.policies.gaussian import ActionBox, GaussianPolicy
+
+FORMAT = "safer-offline/policy/1"
+POLICY_FILE = "policy.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyInfo:
+    """What a policy file tells beside the weights.
+
+    Attributes:
+        algorithm: Who trained it, such as `safer`.
+        observation_size: Numbers in an observation.
+        action_size: Numbers in an action.
+        hidden_sizes: Hidden layers of the policy network.
+        critic_hidden_sizes: Hidden layers of the critics.
+        critic_members: Networks in each critic ensemble.
+        env_id: Environment of the dataset, or empty.
+        cost_limit: Episode cost that the policy was trained to keep.
+        reward_range: Least and largest episode return of the dataset.
+        dataset_sha256: Content hash of the dataset, or empty.
+        training: Configuration, steps and seed of the training, for the record.
+    """
+
+    algorithm: str
+    observation_size: int
+    action_size: int
+    hidden_sizes: tuple[int, ...]
+    critic_hidden_sizes: tuple[int, ...]
+    critic_members: int
+    env_id: str = ""
+    cost_limit: float | None = None
+    reward_range: tuple[float, float] | None = None
+    dataset_sha256: str = ""
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class TrainedPolicy(nn.Module):
+    """A policy with its critics, in raw observation units throughout.
+
+    The critics are no part of acting. They go along because the attacks of the evaluation ask them
+    which actions would hurt.
+
+    Args:
+        info: Sizes and provenance.
+        actor: The policy network.
+        reward_critic: Value of actions.
+        cost_critic: Cost of actions.
+    """
+
+    def __init__(
+        self,
+        info: PolicyInfo,
+        *,
+        actor: GaussianPolicy,
+        reward_critic: CriticEnsemble,
+        cost_critic: CriticEnsemble,
+    ) -> None:
+        super().__init__()
+        self.info = info
+        self.actor = actor
+        self.reward_critic = reward_critic
+        self.cost_critic = cost_critic
+
+    @classmethod
+    def untrained(cls, info: PolicyInfo) -> TrainedPolicy:
+        """Networks of the sizes that `info` gives, for weights to be loaded into."""
+        box = ActionBox(torch.zeros(info.action_size), torch.zeros(info.action_size))
+
+        def critic() -> CriticEnsemble:
+            return CriticEnsemble(
+                info.observation_size,
+                info.action_size,
+                members=info.critic_members,
+                hidden_sizes=info.critic_hidden_sizes,
+            )
+
+        actor = GaussianPolicy(info.observation_size, box, hidden_sizes=info.hidden_sizes)
+        return cls(info, actor=actor, reward_critic=critic(), cost_critic=critic())
+
+    def predict(self, observations: NDArray[Any], *, deterministic: bool = True) -> NDArray[Any]:
+        """Actions for one observation (ds,) or a batch (B, ds), in raw units.
+
+        Args:
+            observations: As the environment returns them.
+            deterministic: The mean action; False samples, with PyTorch's global generator.
+
+        Returns:
+            Actions of shape (da,) or (B, da), float32, within the action bounds.
+
+        Raises:
+            UsageError: If the observations have the wrong size.
+        """
+        given = torch.as_tensor(np.asarray(observations, dtype=np.float32))
+        if given.ndim not in (1, 2) or given.shape[-1] != self.info.observation_size:
+            raise UsageError(
+                f"observations have shape {tuple(given.shape)}; the policy takes "
+                f"({self.info.observation_size},) or (batch, {self.info.observation_size})"
+            )
+        with torch.no_grad():
+            mean, std = self.actor(given.reshape(-1, self.info.observation_size))
+            actions = mean if deterministic else self.actor.box.clip(torch.normal(mean, std))
+        return actions.reshape(*given.shape[:-1], self.info.action_size).numpy()
+
+    def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the actions at raw (B, ds) observations."""
+        mean, std = self.actor(observations)
+        return mean, std
+
+    def q_reward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Expected discounted return, shape (B,)."""
+        return self.reward_critic.mean(observations, actions)
+
+    def q_cost(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Expected discounted cost, shape (B,)."""
+        return self.cost_critic.mean(observations, actions)
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers in an observation."""
+        return self.info.observation_size
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+        return self.info.action_size
+
+    @property
+    def observation_std(self) -> Tensor:
+        """Standard deviation of each observation coordinate in the dataset, shape (ds,)."""
+        return self.actor.observations.std
+
+    @property
+    def env_id(self) -> str | None:
+        """Environment of the dataset, if the file told."""
+        return self.info.env_id or None
+
+    @property
+    def cost_limit(self) -> float | None:
+        """Episode cost that the policy was trained to keep."""
+        return self.info.cost_limit
+
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        """Least and largest episode return of the dataset."""
+        return self.info.reward_range
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that is needed to act to one safetensors file, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        info = json.dumps(dataclasses.asdict(self.info))
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        header = {"format": FORMAT, "info": info, "sha256": _digest(info, state)}
+        write_atomically(path, _with_sorted_header(to_bytes(state, metadata=header)))
+
+
+def load_policy(path: str | Path) -> TrainedPolicy:
+    """Read a policy from its file, or from the run directory that holds it.
+
+    Raises:
+        CheckpointError: If it is missing, damaged or no policy of ours.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / POLICY_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            "there is no such policy",
+            path=path,
+            remedy="give a run directory or a policy.safetensors that `safer-offline train` wrote",
+        )
+    foreign = "give a policy.safetensors that `safer-offline train` wrote, or train it again"
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"the file cannot be read ({error})", path=path, remedy=foreign
+        ) from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"the file has format '{header.get('format')}', not '{FORMAT}'",
+            path=path,
+            remedy=foreign,
+        )
+    if "sha256" in header and _digest(header.get("info"), state) != header["sha256"]:
+        raise CheckpointError("the file is damaged (its digest differs)", path=path, remedy=foreign)
+    try:
+        policy = TrainedPolicy.untrained(_read_info(json.loads(header["info"])))
+        policy.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the weights do not fit what the file says ({error})", path=path, remedy=foreign
+        ) from error
+    return policy.requires_grad_(False)
+
+
+def _digest(info: str | None, state: dict[str, Tensor]) -> str:
+    return digest([info, sorted(state.items())])
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file; the library writes metadata in another order each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors are aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
+def _read_info(values: dict[str, Any]) -> PolicyInfo:
+    """Inverse of `dataclasses.asdict`: JSON has lists for tuples."""
+    tuples: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return PolicyInfo(**tuples)

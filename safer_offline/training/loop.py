@@ -1,0 +1,229 @@
+"""The training loop: updates, logs, checkpoints, and resuming as if nothing had happened.
+
+It consumes a dataset and never touches a simulator. Time is kept out of everything it writes but
+TensorBoard's events, so two runs of one seed write the same files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from safer_offline.datasets.dataset.access import BLOCK_ROWS, TransitionSource
+from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
+from safer_offline.files import write_atomically
+from safer_offline.learners import SAFER, Learner, SAFERConfig
+from safer_offline.policies.trained import POLICY_FILE, TrainedPolicy
+from safer_offline.progress import progress_bar
+from safer_offline.training.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+
+LOG_EVERY = 100
+CHECKPOINT_EVERY = 500
+"""A multiple of LOG_EVERY, so that no half-filled average has to be saved."""
+
+FEW_SAFE_EPISODES = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        policy: What was learned.
+        directory: Where its files are: config.json, metrics.csv, events for TensorBoard,
+            checkpoint.pt and policy.safetensors.
+    """
+
+    policy: TrainedPolicy
+    directory: Path
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """metrics.csv: mean losses over every `LOG_EVERY` updates; the E-steps' once."""
+        return pd.read_csv(self.directory / "metrics.csv")
+
+
+def train(
+    config: SAFERConfig,
+    dataset: TransitionSource,
+    *,
+    out: str | Path,
+    steps: int = 12_000,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train a policy on a dataset.
+
+    Args:
+        config: The algorithm's settings.
+        dataset: What to learn from: an `OfflineDataset`, or a `CachedDataset` where memory is
+            short; both give the same policy.
+        out: Run directory to write.
+        steps: Updates in all.
+        seed: Same seed, same machine, same number of threads: same result, bit for bit.
+        resume: Go on from the checkpoint in `out`, if there is one; the result equals that of a
+            run that was never interrupted.
+        progress: Whether to show a progress bar (never where the output is no terminal).
+
+    Returns:
+        The policy, and where everything was written.
+
+    Raises:
+        UsageError: If `out` holds a run and `resume` is false, or a setting is impossible.
+        CheckpointError: If the checkpoint is damaged or belongs to another training.
+        DataError: If no policy could keep the limit, going by this dataset.
+    """
+    directory = Path(out)
+    _require_feasible(dataset, config.cost_limit)
+    identity = {
+        "algorithm": SAFER.name,
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),
+        "steps": steps,
+        "seed": seed,
+        "dataset_sha256": dataset.fingerprint(),
+    }
+    checkpoint = directory / CHECKPOINT_FILE
+    written = [directory / name for name in (CHECKPOINT_FILE, POLICY_FILE, "metrics.csv")]
+    if not resume and any(path.exists() for path in written):
+        raise UsageError(
+            f"{directory} holds a run already; continue it with --resume, or give another --out"
+        )
+    saved = load_checkpoint(checkpoint) if resume and checkpoint.exists() else None
+    if saved is not None:
+        _require_same_training(saved["identity"], identity, path=checkpoint)
+    learner = SAFER(config, dataset, steps=steps, seed=seed)
+    rows: list[dict[str, float]] = []
+    if saved is not None:
+        learner.load_state_dict(saved["learner"])
+        rows = saved["metrics"]
+    directory.mkdir(parents=True, exist_ok=True)
+    source = {"dataset": str(dataset.path or ""), "env_id": dataset.metadata.env_id}
+    _write_json(directory / "config.json", identity | source)
+    _run(learner, rows, identity=identity, directory=directory, progress=progress)
+    policy = learner.policy()
+    policy.save(directory / POLICY_FILE)
+    return Run(policy, directory)
+
+
+def _run(
+    learner: Learner,
+    rows: list[dict[str, float]],
+    *,
+    identity: dict[str, Any],
+    directory: Path,
+    progress: bool,
+) -> None:
+    """Update until all steps are done; `rows` are the lines of metrics.csv so far."""
+    window: dict[str, list[Tensor | float]] = {}
+    bar = progress_bar("train", total=learner.steps, completed=learner.step, enabled=progress)
+    with bar as display, SummaryWriter(str(directory), purge_step=learner.step + 1) as events:
+        shown = learner.step
+        while learner.step < learner.steps:
+            for name, loss in learner.update().items():
+                window.setdefault(name, []).append(loss)
+            finished = learner.step == learner.steps
+            if learner.step % LOG_EVERY == 0 or finished:
+                means = {name: _mean(losses) for name, losses in window.items()}
+                _require_finite(means, step=learner.step)
+                rows.append({"step": learner.step, **means})
+                for name, value in means.items():
+                    events.add_scalar(name, value, learner.step)
+                display.advance(learner.step - shown, **dict(list(means.items())[:4]))
+                shown, window = learner.step, {}
+            if learner.step % CHECKPOINT_EVERY == 0 or finished:
+                metrics = pd.DataFrame(rows).to_csv(index=False)
+                write_atomically(directory / "metrics.csv", metrics.encode())
+                state = {"identity": identity, "learner": learner.state_dict(), "metrics": rows}
+                save_checkpoint(directory / CHECKPOINT_FILE, state)
+
+
+def _mean(losses: list[Tensor | float]) -> float:
+    return float(
+        torch.stack([torch.as_tensor(loss, dtype=torch.float64) for loss in losses]).mean()
+    )
+
+
+def _require_finite(means: dict[str, float], *, step: int) -> None:
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise SaferOfflineError(
+                f"the loss '{name}' became {value} before step {step}; lower learning_rate, or "
+                "check the scale of the dataset with `safer-offline data info`"
+            )
+
+
+def _require_feasible(dataset: TransitionSource, cost_limit: float) -> None:
+    """Warn if no episode keeps the limit; refuse if not even a piece of one does.
+
+    Safe pieces of unsafe episodes can still add up to a safe policy. But where every single step
+    costs more than the limit allows for a step, there is nothing to learn safety from.
+    """
+    episodes = dataset.episodes
+    cheapest = float(episodes["cost"].min())
+    remedy = (
+        f"the smallest limit that an episode keeps is {cheapest:g}: use --cost-limit {cheapest:g}"
+    )
+    safe = int((episodes["cost"] <= cost_limit).sum())
+    least, row = (math.nan, 0) if safe else _least_cost(dataset)
+    if least * float(episodes["length"].min()) > cost_limit:
+        raise DataError(
+            f"every step costs at least {least:g}, so no episode can keep a limit of "
+            f"{cost_limit:g}",
+            path=dataset.path,
+            field="costs",
+            index=row,
+            remedy=remedy,
+        )
+    where = dataset.path or "the dataset"
+    if safe == 0:
+        warnings.warn(
+            f"{where}: no episode keeps the cost limit of {cost_limit:g}, so the policy will not "
+            f"either; {remedy}",
+            stacklevel=3,
+        )
+    elif safe < FEW_SAFE_EPISODES:
+        warnings.warn(
+            f"{where}: only {safe} of {len(episodes)} episodes keep the cost limit of "
+            f"{cost_limit:g}; expect a policy that is not reliable",
+            stacklevel=3,
+        )
+
+
+def _least_cost(dataset: TransitionSource) -> tuple[float, int]:
+    """The least cost of a step, and the first row that has it."""
+    minima = [
+        (block["costs"].min(), block["costs"].argmin()) for block in dataset.stream(["costs"])
+    ]
+    least = [float(cost) for cost, _ in minima]
+    block = least.index(min(least))
+    return least[block], block * BLOCK_ROWS + int(minima[block][1])
+
+
+def _require_same_training(saved: dict[str, Any], wanted: dict[str, Any], *, path: Path) -> None:
+    """A resumed training must be the one that was begun."""
+    flat_saved, flat_wanted = ({**i, **i["config"]} for i in (saved, wanted))
+    for name in flat_wanted:
+        if name != "config" and flat_saved.get(name) != flat_wanted[name]:
+            raise CheckpointError(
+                f"the checkpoint was made with {flat_saved.get(name)}, not with "
+                f"{flat_wanted[name]}",
+                path=path,
+                field=name,
+                remedy="resume with the settings and data of that run (see config.json), or give "
+                "another --out",
+            )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,188 @@
+"""Simulation: an episode depends on its seed and its actions, and on nothing else."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import random
+import sys
+
+import numpy as np
+import pytest
+
+from safer_offline.datasets.behaviors.scripted.circle import CarDriver, ClippedCircle
+from safer_offline.environments import bullet as simulation
+from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.tasks import ENVIRONMENT_IDS, resolve_environment, short_name
+from safer_offline.environments.vector import VectorEnvironment
+from safer_offline.errors import MissingSimulatorError, UsageError
+
+STEPS = 40
+
+
+def drive(environment, seed, steps=STEPS):
+    """All numbers of the first steps of an episode; the actions are a function of the seed."""
+    generator = np.random.default_rng(seed)
+    numbers = [environment.reset(seed)]
+    for _ in range(steps):
+        action = generator.uniform(-1, 1, environment.action_space.shape)
+        step = environment.step(action)
+        numbers.append(np.array([*step.observation, step.reward, step.cost, step.terminated]))
+        if step.terminated or step.truncated:
+            break
+    return np.concatenate(numbers)
+
+
+def drive_anew(env_id, seed):
+    """`drive` in whatever process this runs in."""
+    environment = SafetyEnvironment(env_id)
+    numbers = drive(environment, seed)
+    environment.close()
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def other_process():
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        yield pool
+
+
+def after_nothing(environment):
+    pass
+
+
+def after_full_power(environment):
+    """Leaves motors running and the body moving; the simulator would carry both over."""
+    environment.reset(99)
+    for _ in range(15):
+        environment.step(np.ones(environment.action_space.shape))
+
+
+def after_an_episode_elsewhere(environment):
+    drive(environment, 1, steps=30)
+    np.random.seed(3)
+    random.seed(3)
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+def test_an_episode_is_the_same_bits_after_any_history_and_in_any_process(env_id, other_process):
+    elsewhere = other_process.submit(drive_anew, env_id, 5)
+    environment = SafetyEnvironment(env_id)
+    episodes = []
+    for happen in (after_nothing, after_full_power, after_an_episode_elsewhere):
+        happen(environment)
+        episodes.append(drive(environment, 5))
+    other_seed = drive(environment, 6)
+    environment.close()
+    assert episodes[1].tobytes() == episodes[0].tobytes()
+    assert episodes[2].tobytes() == episodes[0].tobytes()
+    assert elsewhere.result().tobytes() == episodes[0].tobytes()
+    assert other_seed.tobytes() != episodes[0].tobytes()
+
+
+@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+def test_leaving_out_what_only_a_renderer_needs_changes_no_bit(env_id, monkeypatch):
+    lean = drive_anew(env_id, seed=4)
+    monkeypatch.setattr(simulation, "_without_visuals", contextlib.nullcontext)
+
+    whole = drive_anew(env_id, seed=4)
+
+    for one, other in zip(lean, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_two_environments_side_by_side_do_not_disturb_each_other():
+    alone = drive_anew("car-circle", 5)
+    left, right = SafetyEnvironment("car-circle"), SafetyEnvironment("car-circle")
+    right.reset(8)
+    actions = np.random.default_rng(5)
+    numbers = [left.reset(5)]
+    for _ in range(STEPS):
+        right.step(np.ones(2))
+        step = left.step(actions.uniform(-1, 1, 2))
+        numbers.append(np.array([*step.observation, step.reward, step.cost, step.terminated]))
+    assert np.concatenate(numbers).tobytes() == alone.tobytes()
+
+
+def test_reset_leaves_the_generators_of_the_caller_alone():
+    environment = SafetyEnvironment("ball-circle")
+    np.random.seed(12)
+    random.seed(12)
+    expected = np.random.random(3).tolist(), random.random()
+    np.random.seed(12)
+    random.seed(12)
+    environment.reset(7)
+    environment.step(np.zeros(2))
+    assert (np.random.random(3).tolist(), random.random()) == expected
+
+
+def test_seeds_beyond_32_bits_are_welcome():
+    environment = SafetyEnvironment("ball-circle")
+    assert np.array_equal(environment.reset(2**40 + 3), environment.reset(2**40 + 3))
+    assert not np.array_equal(environment.reset(2**40 + 3), environment.reset(4))
+
+
+def test_time_limit_truncates_and_does_not_terminate():
+    environment = SafetyEnvironment("ball-circle")
+    environment.reset(0)
+    steps = [environment.step(np.zeros(2)) for _ in range(environment.max_episode_steps)]
+    assert environment.max_episode_steps == 200
+    assert [step.truncated for step in steps] == [False] * 199 + [True]
+    assert not any(step.terminated for step in steps)
+
+
+def test_cost_of_the_circle_is_where_the_car_then_is():
+    environment = SafetyEnvironment("car-circle")
+    driver = CarDriver(
+        path=ClippedCircle(radius=7.0, margin=9.0, lookahead=3.0),
+        throttle=1.0,
+        steering_gain=3.0,
+        damping=0.2,
+        slowing=0.1,
+        reverse=True,
+    )
+    observation, costs, outside = environment.reset(0), [], []
+    for _ in range(environment.max_episode_steps):
+        observation, _, cost, _, _ = environment.step(np.array(driver(observation)))
+        costs.append(cost)
+        outside.append(float(abs(10 * observation[0]) > 6))
+    assert costs == outside
+    assert 0 < sum(costs) < len(costs)
+
+
+# Names
+
+
+def test_every_environment_is_found_by_id_and_short_name():
+    assert len(set(ENVIRONMENT_IDS)) == 8
+    for env_id in ENVIRONMENT_IDS:
+        assert resolve_environment(env_id) == env_id
+        assert resolve_environment(env_id.upper()) == env_id
+        assert resolve_environment(short_name(env_id)) == env_id
+        assert resolve_environment(short_name(env_id).replace("-", "_")) == env_id
+    assert short_name("SafetyCarCircle-v0") == "car-circle"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("car-circel", "SafetyCarCircle-v0"),
+        ("SafetyBalRun-v0", "SafetyBallRun-v0"),
+        ("drone", "SafetyDroneRun-v0"),
+        ("", "Safety"),
+    ],
+)
+def test_unknown_names_lead_to_the_nearest_known_one(name, nearest):
+    with pytest.raises(UsageError) as caught:
+        SafetyEnvironment(name)
+    assert f"unknown environment '{name}'" in str(caught.value)
+    assert f"nearest known one is '{nearest}" in str(caught.value)
+
+
+def test_without_the_simulator_the_message_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bullet_safety_gym", None)  # importing it raises ImportError
+    for make in (SafetyEnvironment, lambda env: VectorEnvironment(env, num_envs=1, workers=0)):
+        with pytest.raises(MissingSimulatorError) as caught:
+            make("car-circle")
+        for text in ("bullet-safety-gym", "3.10", "3.11"):
+            assert text in str(caught.value)

@@ -1,0 +1,204 @@
+"""Tables, files and figure of a report whose numbers are made up; and the command around it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from safer_offline.cli.evaluate import evaluate_command
+from safer_offline.environments.source import EnvironmentSource
+from safer_offline.evaluation import harness as evaluation
+from safer_offline.evaluation.rendering import plot_report, report_json, report_table, save_report
+from safer_offline.evaluation.results import EvaluationReport
+from safer_offline.policies import trained
+
+COLUMNS = [
+    "attack", "epsilon", "episodes", "reward_mean", "reward_std", "cost_mean", "cost_std",
+    "violation_rate",
+]  # fmt: skip
+COSTS = {"natural": [0, 0, 0], "uniform": [2, 0, 0], "mc": [30, 0, 30], "mr": [0, 12, 3]}
+
+
+@pytest.fixture
+def report():
+    frames = [
+        pd.DataFrame(
+            {
+                "attack": name,
+                "episode": range(3),
+                "seed": [11, 12, 13],
+                "reward": [300.0, 310.0, 320.0 + len(name)],
+                "cost": np.asarray(costs, float),
+                "length": 300,
+                "terminated": False,
+                "budget_used": 0.0 if name == "natural" else 0.5,
+            }
+        )
+        for name, costs in COSTS.items()
+    ]
+    return EvaluationReport(
+        env_id="SafetyCarCircle-v0",
+        epsilon=0.05,
+        epsilon_units="raw",
+        seed=4,
+        cost_limit=10.0,
+        reward_range=(0.0, 400.0),
+        attacks={name: {} for name in COSTS},
+        episodes=pd.concat(frames, ignore_index=True),
+    )
+
+
+@pytest.fixture
+def bare(report):
+    """Natural episodes of a policy that knows neither limit nor range."""
+    return dataclasses.replace(
+        report,
+        cost_limit=None,
+        reward_range=None,
+        epsilon=(0.1, 0.2),
+        attacks={"natural": {}},
+        episodes=report.of_attack("natural"),
+    )
+
+
+def screen(report, *, colour=False):
+    console = Console(width=80, record=True, force_terminal=colour, quiet=False)
+    with console.capture() as capture:
+        console.print(report_table(report))
+    return capture.get()
+
+
+def test_worst_attack_and_worst_case(report):
+    assert report.worst_attack() == "mc"
+    assert report.worst_case()["cost_mean"] == pytest.approx((30 + 12 + 30) / 3)
+    assert report.worst_case()["violation_rate"] == 1
+
+
+def test_table_shows_every_attack_and_the_worst_last(report):
+    lines = [line for line in screen(report).splitlines() if "±" in line]
+    assert [line.split()[0] for line in lines[:4]] == list(COSTS)
+    assert lines[4].split()[:2] == ["worst:", "mc"]
+    assert "20.0 ± 14.1" in lines[4]
+    assert "67%" in lines[4]
+    assert lines[5].startswith("  worst per episode")
+    assert "24.0 ± 8.5" in lines[5]
+    assert "100%" in lines[5]
+
+
+def test_table_colours_safe_and_unsafe(report):
+    coloured = screen(report, colour=True)
+    assert "\x1b[32m0.0 ± 0.0\x1b[0m" in coloured
+    assert "\x1b[31m20.0 ± 14.1\x1b[0m" in coloured
+
+
+def test_table_of_one_attack_has_no_worst_and_unknown_is_a_dash(bare):
+    text = screen(bare)
+    assert "worst" not in text
+    assert text.count("–") == 3
+
+
+def test_saved_files(report, tmp_path):
+    files = save_report(report, tmp_path / "new" / "folder")
+    names = ["evaluation.csv", "episodes.csv", "evaluation.json", "evaluation.png"]
+    assert [file.name for file in files] == names
+    assert sorted(path.name for path in files[0].parent.iterdir()) == sorted(names)
+
+    table = pd.read_csv(files[0])
+    assert set(COLUMNS) <= set(table.columns)
+    assert table["attack"].tolist() == list(COSTS)
+    assert table["cost_mean"].tolist() == pytest.approx([0, 2 / 3, 20, 5])
+    assert table["epsilon"].tolist() == [0, 0.05, 0.05, 0.05]
+    assert len(pd.read_csv(files[1])) == 12
+    assert files[3].read_bytes().startswith(b"\x89PNG")
+
+
+def test_saving_again_replaces_and_repeats(report, tmp_path):
+    first = [file.read_bytes() for file in save_report(report, tmp_path)]
+    assert [file.read_bytes() for file in save_report(report, tmp_path)] == first
+
+
+def test_json_holds_everything(report):
+    document = json.loads(report_json(report))
+    assert document["config"]["env"] == "SafetyCarCircle-v0"
+    assert document["config"]["cost_limit"] == 10
+    assert document["worst_attack"] == "mc"
+    assert document["versions"]["safer-offline"]
+    assert pd.DataFrame(document["summary"]).equals(report.summary())
+    assert [episode["cost"] for episode in document["episodes"][6:9]] == COSTS["mc"]
+
+
+def test_json_has_null_for_unknown(bare):
+    row = json.loads(report_json(bare))["summary"][0]
+    assert row["violation_rate"] is None
+    assert row["cost_limit"] is None
+    assert row["epsilon"] == 0
+
+
+def test_figure_draws_the_limit_only_if_there_is_one(report, bare):
+    figure = plot_report(report)
+    returns, costs = figure.axes
+    assert [label.get_text() for label in returns.get_yticklabels()] == list(COSTS)
+    assert [text.get_text() for text in costs.texts][-1] == "limit 10"
+    low, high = costs.get_xlim()
+    assert low < 0
+    assert high > 30
+    assert all("limit" not in text.get_text() for text in plot_report(bare).axes[1].texts)
+
+
+# The command
+
+
+@pytest.fixture
+def command(monkeypatch, report):
+    """Runs `evaluate` on a policy and an evaluation that do nothing but say what was asked."""
+    asked = {}
+    policy = type("Policy", (), {"env_id": None})()
+
+    def fake_evaluate(policy, **settings):
+        asked.update(settings)
+        return report
+
+    monkeypatch.setattr(trained, "load_policy", lambda path: policy)
+    monkeypatch.setattr(evaluation, "evaluate", fake_evaluate)
+    app = typer.Typer()
+    app.command()(evaluate_command)
+
+    def invoke(*arguments, env_id=None):
+        policy.env_id = env_id
+        return CliRunner().invoke(app, [str(argument) for argument in arguments]), asked
+
+    return invoke
+
+
+def test_command_passes_on_what_it_was_told(command, tmp_path):
+    result, asked = command(
+        tmp_path, "--env", "car-circle", "--attacks", "mc,mr", "--epsilon", "0.1,0.2",
+        "--epsilon-units", "std", "--episodes", 3, "--seed", 7, "--workers", 0,
+        "--cost-limit", 5, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert asked == {
+        "env": EnvironmentSource(name="car-circle"),
+        "attacks": "mc,mr", "epsilon": (0.1, 0.2), "epsilon_units": "std",
+        "episodes": 3, "seed": 7, "workers": 0, "cost_limit": 5.0,
+    }  # fmt: skip
+    assert (tmp_path / "out" / "evaluation.csv").exists()
+    assert "worst per episode" in result.stdout
+
+
+def test_command_writes_beside_the_policy_and_knows_its_task(command, tmp_path):
+    result, asked = command(tmp_path / "policy.safetensors", "--json", env_id="SafetyCarRun-v0")
+    assert result.exit_code == 0, result.output
+    assert asked["env"].env_id == "SafetyCarRun-v0"
+    assert (tmp_path / "evaluation.png").exists()
+    assert json.loads(result.stdout)["worst_attack"] == "mc"
+
+
+def test_command_asks_for_the_task_if_nobody_knows_it(command, tmp_path):
+    result, _ = command(tmp_path)
+    assert "--env" in str(result.exception)

@@ -1,0 +1,395 @@
+"""Offline SAFER on a point that runs along lanes: one is forbidden, one is close to it."""
+
+import copy
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from safer_offline.datasets import OfflineDataset
+from safer_offline.errors import UsageError
+from safer_offline.learners import SAFER, SAFERConfig
+from safer_offline.learners.margins import costs_within_margin
+from safer_offline.learners.mstep import robust_mstep_loss
+from safer_offline.learners.safer import learner as safer
+from safer_offline.learners.safer.config import parse_settings
+from safer_offline.learners.safer.offline_estep import information
+
+BORDER = 0.5
+
+
+def learner_after_estep(config, dataset, *, steps=400, seed=0):
+    learner = SAFER(config, dataset, steps=steps, seed=seed)
+    losses = {}
+    while learner._answer is None:
+        losses = learner.update()
+    return learner, losses
+
+
+@pytest.fixture(scope="module")
+def config(small_config):
+    # The lane at 0.4 is 0.1 away from the border, within reach of half of this budget.
+    return dataclasses.replace(small_config, epsilon=0.3, margin=0.5, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def estimated(config, points):
+    return learner_after_estep(config, points)
+
+
+# E-step
+
+
+def lane_weights(dataset, weights):
+    """Weight of each lane, by its position."""
+    lanes = dataset.episodes["behavior"].str.removeprefix("lane ").astype(float)
+    return {lane: float(weights[(lanes == lane).to_numpy()].sum()) for lane in sorted(set(lanes))}
+
+
+def test_chosen_episodes_keep_the_limit_even_within_reach_of_the_attacker(estimated, points):
+    learner, _ = estimated
+    weights = learner._answer.episode_weights.double()
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-6)
+    assert (weights >= 0).all()
+    # The border, known here exactly and to the learner by its model only.
+    reach = learner.config.margin * learner.config.epsilon
+    robust = (points.next_observations[:, 0] + reach > BORDER).double()
+    costs = torch.zeros(points.num_episodes, dtype=torch.float64)
+    costs.index_add_(0, points.episode_index, robust)
+    assert costs.mean() > 2 * learner.config.cost_limit
+    assert weights @ costs <= 1.1 * learner.config.cost_limit
+    modelled = costs_within_margin(
+        learner.cost_model,
+        points.next_observations,
+        points.costs,
+        reach=torch.full((2,), reach),
+        generator=torch.Generator().manual_seed(9),
+    ).double()
+    costs = torch.zeros(points.num_episodes, dtype=torch.float64)
+    costs.index_add_(0, points.episode_index, modelled)
+    assert weights @ costs <= 1.1 * learner.config.cost_limit
+
+
+def test_among_safe_episodes_those_of_high_return_are_chosen(estimated, points):
+    weights = estimated[0]._answer.episode_weights.double().numpy()
+    lanes = lane_weights(points, weights)
+    # Pay grows with x: the best lane that is out of reach of the border is that at 0.
+    assert max(lanes, key=lanes.get) == 0.0
+    assert lanes[0.6] + lanes[0.4] < 0.2
+    returns = points.episodes["return"].to_numpy()
+    safe = (points.episodes["cost"] == 0).to_numpy()
+    assert weights @ returns > returns[safe].mean() + 0.5 * returns[safe].std()
+
+
+def test_without_a_margin_the_lane_next_to_the_border_is_chosen(config, points):
+    careless, _ = learner_after_estep(dataclasses.replace(config, margin=0.0), points)
+    lanes = lane_weights(points, careless._answer.episode_weights.double().numpy())
+    assert max(lanes, key=lanes.get) == 0.4
+    assert lanes[0.6] < 0.2
+
+
+def test_the_share_of_episodes_is_kept(estimated):
+    learner, _ = estimated
+    weights = learner._answer.episode_weights.double()
+    positive = weights[weights > 0]
+    divergence = math.log(len(weights)) + (positive * positive.log()).sum().item()
+    assert divergence <= -math.log(learner.config.episode_share) + 1e-3
+
+
+def test_candidates_begin_with_the_data_and_are_weighed_state_by_state(estimated, points):
+    learner, losses = estimated
+    answer, config = learner._answer, learner.config
+    shape = (config.candidates, config.recovery_states)
+    assert answer.candidates.shape == (*shape, 2)
+    assert answer.candidate_weights.shape == shape
+    assert torch.equal(answer.candidates[0], points.actions[answer.rows])
+    assert (answer.candidates.abs() <= 1).all()
+    torch.testing.assert_close(answer.candidate_weights.sum(0), torch.ones(shape[1]))
+    for which in ("episodes", "candidates"):
+        assert losses[f"{which}_kkt_residual"] <= 1e-6
+        assert losses[f"{which}_lambda"] >= 0
+        assert losses[f"{which}_eta"] > 0
+
+
+def test_both_solvers_give_the_same_answer(config, make_points):
+    points = make_points(episodes=30)
+    answers = []
+    for solver in ("newton", "cvxpy"):
+        chosen = dataclasses.replace(config, estep_solver=solver, recovery_states=20)
+        learner, _ = learner_after_estep(chosen, points, steps=100)
+        answers.append(learner._answer)
+    newton, cvxpy = answers
+    assert newton.episode_weights.max() > 0.05
+    torch.testing.assert_close(newton.episode_weights, cvxpy.episode_weights, atol=1e-4, rtol=0)
+    torch.testing.assert_close(newton.candidate_weights, cvxpy.candidate_weights, atol=1e-3, rtol=0)
+
+
+def test_a_limit_out_of_reach_is_relaxed_with_a_warning(config, make_points):
+    # One safe episode in 30, and the E-step may not concentrate on fewer than 6.
+    points = make_points(episodes=30, lanes=(0.6,) * 29 + (0.0,))
+    with pytest.warns(UserWarning, match=r"few episodes stay within a cost of 2 at a margin of"):
+        learner, losses = learner_after_estep(config, points, steps=100)
+    assert losses["episodes_relaxed"] == 1
+    assert losses["episodes_cost_limit"] > 2
+    assert learner._answer.episode_weights.argmax() == 29
+
+
+def test_an_easy_limit_is_not_relaxed(config, points):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, losses = learner_after_estep(dataclasses.replace(config, cost_limit=100.0), points)
+    assert losses["episodes_relaxed"] == 0
+    assert losses["episodes_lambda"] == 0
+    assert losses["episodes_cost_limit"] == 100
+
+
+# The whole
+
+
+def run_points(policy, *, starts, attack=0.0, steps=20, seed=0):
+    """Mean return and cost of a policy in the world of the points, attacked at random."""
+    rng = np.random.default_rng(seed)
+    position = np.stack([starts, np.zeros_like(starts)], 1)
+    reward, cost = np.zeros(len(starts)), np.zeros(len(starts))
+    for _ in range(steps):
+        seen = position + attack * rng.uniform(-1, 1, position.shape)
+        action = policy.predict(seen)
+        position += action * [0.5, 0.1]
+        reward += action[:, 1] * (1 + position[:, 0])
+        cost += position[:, 0] > BORDER
+    return reward.mean(), cost.mean()
+
+
+def test_it_learns_to_be_safe_and_good(config, points):
+    config = dataclasses.replace(config, averaging_rate=0.05, recovery_weight=0.3)
+    learner = SAFER(config, points, steps=1_000, seed=0)
+    first, last = {}, {}
+    while learner.step < learner.steps:
+        losses = {name: float(loss) for name, loss in learner.update().items()}
+        first, last = losses | first, last | losses
+    for name in ("reward_critic", "cost_critic", "behavior", "cost_model", "nll"):
+        assert last[name] < first[name], name
+    assert last["epsilon_ramp"] == 1
+    policy = learner.policy()
+    lanes = np.repeat([-0.3, 0.0], 10)
+    returns = points.episodes["return"][points.episodes["cost"] == 0]
+    for attack in (0.0, config.epsilon):
+        reward, cost = run_points(policy, starts=lanes, attack=attack)
+        assert cost <= config.cost_limit
+        assert reward > returns.mean()
+
+
+def test_an_episode_is_imitated_in_proportion_to_its_weight_however_long_it_is(config, make_points):
+    points = OfflineDataset.concatenate([make_points(length=20), make_points(length=10, seed=1)])
+    config = dataclasses.replace(config, episode_share=0.8, cost_limit=100.0)
+    learner, _ = learner_after_estep(config, points, steps=20)
+    row_of = {tuple(row): number for number, row in enumerate(points.observations.tolist())}
+    drawn = torch.zeros(points.num_episodes, dtype=torch.float64)
+    for _ in range(400):
+        for observation in learner._chosen.sample()["observations"].tolist():
+            drawn[points.episode_index[row_of[tuple(observation)]]] += 1
+    weights = learner._answer.episode_weights.double()
+    drawn /= drawn.sum()
+    torch.testing.assert_close(drawn, weights, atol=0.01, rtol=0)
+    short = torch.tensor((points.episodes["length"] == 10).tolist())
+    assert 0.1 < weights[short].sum() < 0.9
+    assert float(drawn[short].sum()) == pytest.approx(float(weights[short].sum()), abs=0.02)
+
+
+def test_recovery_states_are_weighed_against_chosen_episodes(config, points, monkeypatch):
+    seen = {}
+
+    def spy(policy, observations, attacked, actions, weights, **rest):
+        seen.update(weights=weights, actions=actions, **rest)
+        return robust_mstep_loss(policy, observations, attacked, actions, weights, **rest)
+
+    monkeypatch.setattr(safer, "robust_mstep_loss", spy)
+    config = dataclasses.replace(config, recovery_weight=0.25, adversarial_weight=3.0)
+    learner, _ = learner_after_estep(config, points, steps=20)
+    half = config.batch_size
+    assert seen["weights"].tolist() == [1.0] * half + [0.25] * half
+    assert seen["adversarial_weight"] == 3.0
+    of_data = {tuple(row) for row in points.actions.tolist()}
+    assert all(tuple(action) in of_data for action in seen["actions"][:half].tolist())
+    candidates = {tuple(row) for row in learner._answer.candidates.reshape(-1, 2).tolist()}
+    assert all(tuple(action) in candidates for action in seen["actions"][half:].tolist())
+
+
+@pytest.mark.filterwarnings("ignore:few episodes stay within")
+def test_same_seed_same_policy_and_the_policy_stays_as_it_was(small_config, points):
+    def learn(seed):
+        learner = SAFER(small_config, points, steps=20, seed=seed)
+        for _ in range(15):
+            learner.update()
+        return learner
+
+    torch.manual_seed(1)
+    learner = learn(0)
+    policy = learner.policy()
+    before = policy.predict(points.observations.numpy())
+    torch.manual_seed(2)  # the global generator plays no part
+    assert np.array_equal(learn(0).policy().predict(points.observations.numpy()), before)
+    assert not np.array_equal(learn(1).policy().predict(points.observations.numpy()), before)
+    while learner.step < learner.steps:
+        learner.update()
+    assert np.array_equal(policy.predict(points.observations.numpy()), before)
+    assert not np.array_equal(learner.policy().predict(points.observations.numpy()), before)
+
+
+def test_learning_leaves_the_global_generator_alone(small_config, points):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    learner = SAFER(small_config, points, steps=4, seed=0)
+    for _ in range(4):
+        learner.update()
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("step", [3, 10, 13])
+def test_a_state_goes_on_where_it_was_taken(small_config, points, step):
+    """In the first stage, on its edge, and in the second."""
+    learner = SAFER(small_config, points, steps=20, seed=0)
+    for _ in range(step):
+        learner.update()
+    state = copy.deepcopy(learner.state_dict())
+    other = SAFER(small_config, points, steps=20, seed=0)
+    other.load_state_dict(state)
+    while learner.step < learner.steps:
+        one, two = learner.update(), other.update()
+        assert one.keys() == two.keys()
+        assert all(float(one[name]) == float(two[name]) for name in one)
+    for name, tensor in learner.policy().state_dict().items():
+        assert torch.equal(other.policy().state_dict()[name], tensor)
+
+
+def test_policy_tells_where_it_comes_from(small_config, points):
+    info = SAFER(small_config, points, steps=20, seed=4).policy().info
+    returns = points.episodes["return"]
+    assert (info.algorithm, info.observation_size, info.action_size) == ("safer", 2, 2)
+    assert info.cost_limit == small_config.cost_limit
+    assert info.reward_range == (returns.min(), returns.max())
+    assert info.training["seed"] == 4
+    assert info.training["config"] == dataclasses.asdict(small_config)
+
+
+def test_stages_split_the_steps_and_neither_is_empty(small_config, points):
+    for share, steps, expected in ((0.25, 100, 25), (0.001, 10, 1), (0.999, 10, 9), (0.5, 2, 1)):
+        config = dataclasses.replace(small_config, estimation_share=share)
+        assert SAFER(config, points, steps=steps, seed=0).estimation_steps == expected
+    for steps in (1, 0, -5):
+        with pytest.raises(UsageError, match=f"at least 2 steps.* not {steps}"):
+            SAFER(small_config, points, steps=steps, seed=0)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cost_limit", -1.0),
+        ("cost_limit", math.nan),
+        ("cost_limit", math.inf),
+        ("margin", -0.1),
+        ("margin", math.nan),
+        ("margin", math.inf),
+        ("recovery_weight", -1.0),
+        ("adversarial_weight", math.nan),
+        ("cost_deviations", -1.0),
+        ("episode_share", 0.0),
+        ("episode_share", 1.0),
+        ("estimation_share", 1.5),
+        ("averaging_rate", 0.0),
+        ("discount", 1.0),
+        ("ramp_share", -0.1),
+        ("candidate_kl", 0.0),
+        ("candidate_kl", math.inf),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.inf),
+        ("attack_steps", 0),
+        ("critic_members", 0),
+        ("mixture_components", 0),
+        ("batch_size", 0),
+        ("candidates", 1),
+        ("recovery_states", 0),
+        ("hidden_sizes", (64, 0)),
+        ("hidden_sizes", ()),
+        ("estep_solver", "simplex"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(name, value):
+    with pytest.raises(UsageError, match=f"^{name} must be .*, but is "):
+        SAFERConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "units", "message"),
+    [(-0.1, "raw", "not negative"), ((0.1,) * 3, "raw", "2 coordinates"), (0.1, "miles", "miles")],
+)
+def test_budgets_that_do_not_fit_the_data_are_refused(
+    small_config, points, epsilon, units, message
+):
+    config = dataclasses.replace(small_config, epsilon=epsilon, epsilon_units=units)
+    with pytest.raises(UsageError, match=message):
+        SAFER(config, points, steps=10, seed=0)
+
+
+def test_data_without_metadata_are_enough(small_config, points):
+    arrays = {name: array for name, array in points.to_arrays().items() if "/" not in name}
+    learner = SAFER(small_config, OfflineDataset.from_arrays(arrays), steps=4, seed=0)
+    while learner.step < learner.steps:
+        learner.update()
+    policy = learner.policy()
+    assert policy.env_id is None
+    assert np.isfinite(policy.predict(points.observations.numpy())).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["margin=0.8"], {"margin": 0.8}),
+        (["margin=1"], {"margin": 1.0}),
+        (["batch_size=64", "discount=0.9"], {"batch_size": 64, "discount": 0.9}),
+        (["hidden_sizes=256,256"], {"hidden_sizes": (256, 256)}),
+        (["hidden_sizes=32"], {"hidden_sizes": (32,)}),
+        (["estep_solver=cvxpy"], {"estep_solver": "cvxpy"}),
+        (["margin=0.1", "margin=0.2"], {"margin": 0.2}),
+        ([], {}),
+    ],
+)
+def test_settings_as_text(settings, expected):
+    config = parse_settings(SAFERConfig(cost_limit=3.0), settings)
+    assert config == SAFERConfig(cost_limit=3.0, **expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("margn=0.8", "there is no 'margn'; the nearest is 'margin'"),
+        ("margin", "NAME=VALUE"),
+        ("=1", "there is no ''"),
+        ("margin=wide", "must look like 0"),
+        ("margin=", "must look like 0"),
+        ("margin=True", "must look like 0"),
+        ("margin=__import__('os')", "must look like 0"),
+        ("batch_size=0.5", "must look like 256"),
+        ("hidden_sizes=64,a", r"must look like \(128, 128\)"),
+        ("hidden_sizes=64,2.5", r"must look like \(128, 128\)"),
+        ("batch_size=0", "batch_size must be >= 1"),
+        ("margin=1e999", "margin must be"),
+        ("estep_solver=simplex", "estep_solver must be"),
+    ],
+)
+def test_wrong_settings_are_refused(setting, message):
+    with pytest.raises(UsageError, match=message):
+        parse_settings(SAFERConfig(), [setting])
+
+
+def test_the_estep_informs_where_it_prefers_an_action():
+    weights = torch.tensor([[0.25, 1.0, 0.5], [0.25, 0.0, 0.5], [0.25, 0.0, 0.0], [0.25, 0.0, 0.0]])
+
+    torch.testing.assert_close(information(weights), torch.tensor([0.0, 4.0, 2.0]).clamp(1).log())
