@@ -79,7 +79,7 @@ def train_command(
     from safer_offline.datasets.larger_than_memory.memory import parse_size
     from safer_offline.datasets.loading import default_run_name, open_dataset
     from safer_offline.learners import SAFERConfig
-    from safer_offline.learners.safer.config import parse_settings
+    from safer_offline.settings import parse_settings
     from safer_offline.training.loop import train
 
     torch.set_num_threads(threads)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from safer_offline.datasets.behaviors.learned.checkpoint_policies import (
     checkpoint_family,
 )
 from safer_offline.datasets.behaviors.learned.families import packaged_actors
-from safer_offline.errors import SaferOfflineError, UsageError
+from safer_offline.errors import UsageError
+from safer_offline.importing import find_object
 
 CHECKPOINT = "checkpoint:"
 PACKAGED = "packaged:"
@@ -99,7 +98,7 @@ def _python_family(
     source: str, *, parameters: Mapping[str, Any], base: Path | None, name: str | None
 ) -> BehaviorFamily:
     """An object of the user's as a behaviour; see `behavior_from_source` for the rule."""
-    found = _find_object(source, base)
+    found = find_object(source, kind="behaviour", folder=base)
     if isinstance(found, BehaviorFamily):
         if parameters:
             raise UsageError(f"{source} is a family, which takes no parameters: {parameters}")
@@ -152,40 +151,6 @@ def _checked(policy: object, source: str) -> Controller:
         return numbers
 
     return act
-
-
-def _find_object(source: str, base: Path | None) -> object:
-    """What `module:object` names; modules may lie in the current folder or in `base`."""
-    module, _, dotted = source.partition(":")
-    if not module or not dotted:
-        raise UsageError(f"'{source}' is no behaviour: write 'module:object'")
-    # For good, as `python -m` has it: the module may import its neighbours later.
-    for folder in (Path.cwd(), base):
-        if folder is not None and str(folder.resolve()) not in sys.path:
-            sys.path.insert(0, str(folder.resolve()))
-    importlib.invalidate_caches()
-    try:
-        imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module + ".").startswith(error.name + "."):
-            raise SaferOfflineError(f"importing '{module}' failed: {error}") from error
-        raise UsageError(
-            f"there is no module '{error.name}' for '{source}', neither installed nor in "
-            f"{Path.cwd()}" + (f" or {base}" if base else "")
-        ) from None
-    except Exception as error:  # whatever the user's module raises
-        raise SaferOfflineError(
-            f"importing '{module}' failed: {type(error).__name__}: {error}"
-        ) from error
-    found: object = imported
-    for part in dotted.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=1, cutoff=0.5)
-            raise UsageError(
-                f"'{module}' has no '{dotted}'" + (f"; did you mean '{near[0]}'?" if near else "")
-            )
-        found = getattr(found, part)
-    return found
 
 
 def _named(family: BehaviorFamily, name: str | None) -> BehaviorFamily:

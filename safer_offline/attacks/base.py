@@ -92,6 +92,9 @@ class Attack(ABC):
     name: ClassVar[str]
     """What the command line and the tables call it."""
 
+    critics: ClassVar[tuple[str, ...]] = ()
+    """Which critics of its victim it asks, of `reward` and `cost`; not every policy has them."""
+
     @abstractmethod
     def perturb(
         self,

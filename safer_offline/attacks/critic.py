@@ -38,6 +38,7 @@ class MaxCost(CriticAttack):
     """Leads the policy to the actions of the largest expected cost."""
 
     name: ClassVar[str] = "mc"
+    critics: ClassVar[tuple[str, ...]] = ("cost",)
 
     def q_value(self, target: AttackTarget, observations: Tensor, actions: Tensor) -> Tensor:
         """See `CriticAttack`."""
@@ -48,6 +49,7 @@ class MaxReward(CriticAttack):
     """Tempts the policy with the largest expected return: stealthy, for reward often costs."""
 
     name: ClassVar[str] = "mr"
+    critics: ClassVar[tuple[str, ...]] = ("reward",)
 
     def q_value(self, target: AttackTarget, observations: Tensor, actions: Tensor) -> Tensor:
         """See `CriticAttack`."""

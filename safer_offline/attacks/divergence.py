@@ -7,6 +7,7 @@ of Safe Reinforcement Learning under Observational Perturbations", ICLR 2023.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -53,6 +54,7 @@ class AMAD(MAD):
     """
 
     name: ClassVar[str] = "amad"
+    critics: ClassVar[tuple[str, ...]] = ("cost",)
 
     def __init__(
         self, *, threshold: float | None = None, steps: int = 20, restarts: int = 5
@@ -68,7 +70,9 @@ class AMAD(MAD):
     def fit(self, target: AttackTarget, observations: Tensor) -> AMAD:
         """The same attack with the threshold that these natural observations (M, ds) give."""
         quantile = _expected_cost(target, observations).quantile(RISKY_QUANTILE)
-        return AMAD(threshold=quantile.item(), steps=self.steps, restarts=self.restarts)
+        fitted = copy.copy(self)
+        fitted.threshold = quantile.item()
+        return fitted
 
     def perturb(
         self,

@@ -16,14 +16,10 @@ import gymnasium
 from safer_offline.environments.base import SimulatedEnvironment
 from safer_offline.environments.bullet import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
-from safer_offline.environments.names import (
-    failure_of,
-    find_factory,
-    is_factory,
-    resolve_name,
-)
+from safer_offline.environments.names import find_factory, is_factory, resolve_name
 from safer_offline.environments.tasks import ENVIRONMENT_IDS
 from safer_offline.errors import SaferOfflineError, UsageError
+from safer_offline.importing import failure_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,14 @@
-"""What the training loop needs of an algorithm."""
+"""What the training loop needs of an algorithm, and what a policy tells of its training."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from safer_offline.policies.trained import TrainedPolicy
+from safer_offline.datasets.dataset.access import TransitionSource
+from safer_offline.policies.trained import PolicyInfo, TrainedPolicy
 
 
 class Learner(Protocol):
@@ -14,6 +16,9 @@ class Learner(Protocol):
 
     name: ClassVar[str]
     """What checkpoints and policy files call it."""
+
+    Config: ClassVar[type[Any]]
+    """The dataclass of its settings; values that JSON knows, and a default for each."""
 
     @property
     def step(self) -> int:
@@ -40,3 +45,32 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         ...
+
+
+class LearnerOnData(Learner, Protocol):
+    """A learner that remembers what it was made from."""
+
+    config: Any
+    dataset: TransitionSource
+    seed: int
+
+
+def policy_info(learner: LearnerOnData) -> PolicyInfo:
+    """What the policy file of a learner tells of its origin."""
+    dataset = learner.dataset
+    returns = dataset.episodes["return"]
+    return PolicyInfo(
+        algorithm=learner.name,
+        observation_size=dataset.observation_size,
+        action_size=dataset.action_size,
+        env_id=dataset.metadata.env_id,
+        cost_limit=getattr(learner.config, "cost_limit", None),
+        reward_range=(float(returns.min()), float(returns.max())),
+        dataset_sha256=dataset.metadata.content_sha256,
+        training={
+            "config": dataclasses.asdict(learner.config),
+            "steps": learner.steps,
+            "step": learner.step,
+            "seed": learner.seed,
+        },
+    )

@@ -1,7 +1,8 @@
 """Policies and what goes with them.
 
 layers      standardisation, networks, ensembles of networks
-gaussian    the policy network
+actors      what a policy network must offer, and the kinds there are
+gaussian    the kind that is used most
 behavior    who acted in the data: a mixture of Gaussians
 critics     values of actions, and their targets
 trained     a policy as users hold it, and its file

@@ -67,6 +67,7 @@ class CriticEnsemble(nn.Module):
         hidden_sizes: Sequence[int],
     ) -> None:
         super().__init__()
+        self.hidden_sizes = tuple(hidden_sizes)
         self.observations = Standardizer(observation_size)
         self.values = Standardizer(1)
         self.ensemble = EnsembleMLP(members, (observation_size + action_size, *hidden_sizes, 1))

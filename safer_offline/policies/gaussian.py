@@ -1,4 +1,4 @@
-"""The learned policy, the behaviour model, and the file that holds all that is needed to act."""
+"""The Gaussian policy network, and the likelihood by which such networks are fitted."""
 
 from __future__ import annotations
 
@@ -6,37 +6,19 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from safer_offline.policies.layers import Standardizer, mlp
+from safer_offline.policies.actors import ActionBox, Actor
+from safer_offline.policies.layers import mlp
+
+__all__ = ["MIN_STD", "ActionBox", "GaussianPolicy", "gaussian_nll"]
 
 MIN_STD = 0.05
 """Smallest standard deviation, in units of half the action range."""
 
 
-class ActionBox(nn.Module):
-    """The action bounds, stored with the weights.
-
-    Args:
-        low: Lower bounds, shape (da,).
-        high: Upper bounds, shape (da,).
-    """
-
-    centre: Tensor
-    half_range: Tensor
-
-    def __init__(self, low: Tensor, high: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("centre", (low + high).float() / 2)
-        self.register_buffer("half_range", (high - low).float() / 2)
-
-    def clip(self, actions: Tensor) -> Tensor:
-        """The nearest actions within the bounds."""
-        return torch.clamp(actions, self.centre - self.half_range, self.centre + self.half_range)
-
-
-class GaussianPolicy(nn.Module):
+class GaussianPolicy(Actor):
     """pi(a|s) = N(mean(s), diag std(s)^2) with the mean squashed into the action bounds.
 
     Args:
@@ -48,9 +30,7 @@ class GaussianPolicy(nn.Module):
     def __init__(
         self, observation_size: int, box: ActionBox, *, hidden_sizes: Sequence[int]
     ) -> None:
-        super().__init__()
-        self.observations = Standardizer(observation_size)
-        self.box = box
+        super().__init__(observation_size, box, hidden_sizes=hidden_sizes)
         self.network = mlp((observation_size, *hidden_sizes, 2 * box.centre.shape[0]))
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:

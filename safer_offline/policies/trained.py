@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 
 from safer_offline.errors import CheckpointError, UsageError
 from safer_offline.files import write_atomically
+from safer_offline.policies.actors import ACTORS, ActionBox, Actor
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.digest import digest
-from safer_offline.policies.gaussian import ActionBox, GaussianPolicy
 
 FORMAT = "safer-offline/policy/1"
 POLICY_FILE = "policy.safetensors"
@@ -29,11 +30,16 @@ POLICY_FILE = "policy.safetensors"
 class PolicyInfo:
     """What a policy file tells beside the weights.
 
+    `TrainedPolicy` fills in what its networks look like, from `hidden_sizes` to `critic_members`.
+
     Attributes:
         algorithm: Who trained it, such as `safer`.
         observation_size: Numbers in an observation.
         action_size: Numbers in an action.
         hidden_sizes: Hidden layers of the policy network.
+        actor: Kind of the policy network, a name in `ACTORS` or `module:Class`.
+        actor_settings: Further arguments of its constructor.
+        critics: Which critics go along, `reward` and `cost`.
         critic_hidden_sizes: Hidden layers of the critics.
         critic_members: Networks in each critic ensemble.
         env_id: Environment of the dataset, or empty.
@@ -46,9 +52,12 @@ class PolicyInfo:
     algorithm: str
     observation_size: int
     action_size: int
-    hidden_sizes: tuple[int, ...]
-    critic_hidden_sizes: tuple[int, ...]
-    critic_members: int
+    hidden_sizes: tuple[int, ...] = ()
+    actor: str = "gaussian"
+    actor_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    critics: tuple[str, ...] = ("reward", "cost")
+    critic_hidden_sizes: tuple[int, ...] = ()
+    critic_members: int = 0
     env_id: str = ""
     cost_limit: float | None = None
     reward_range: tuple[float, float] | None = None
@@ -60,7 +69,7 @@ class TrainedPolicy(nn.Module):
     """A policy with its critics, in raw observation units throughout.
 
     The critics are no part of acting. They go along because the attacks of the evaluation ask them
-    which actions would hurt.
+    which actions would hurt; an algorithm that has none leaves them out.
 
     Args:
         info: Sizes and provenance.
@@ -73,22 +82,48 @@ class TrainedPolicy(nn.Module):
         self,
         info: PolicyInfo,
         *,
-        actor: GaussianPolicy,
-        reward_critic: CriticEnsemble,
-        cost_critic: CriticEnsemble,
+        actor: Actor,
+        reward_critic: CriticEnsemble | None = None,
+        cost_critic: CriticEnsemble | None = None,
     ) -> None:
         super().__init__()
-        self.info = info
+        if not isinstance(actor, Actor):
+            raise UsageError(
+                f"the network of a policy must be an Actor (safer_offline.policies.actors), not a "
+                f"{type(actor).__name__}"
+            )
+        given = {"reward": reward_critic, "cost": cost_critic}
+        critics = {name: critic for name, critic in given.items() if critic is not None}
+        shapes = {(one.hidden_sizes, one.ensemble.members) for one in critics.values()}
+        if len(shapes) > 1:
+            raise UsageError("both critics of a policy must have the same layers and members")
+        critic_hidden_sizes, critic_members = next(iter(shapes), ((), 0))
+        self.info = dataclasses.replace(
+            info,
+            hidden_sizes=actor.hidden_sizes,
+            actor=ACTORS.name_of(type(actor)),
+            actor_settings=dict(actor.settings),
+            critics=tuple(critics),
+            critic_hidden_sizes=critic_hidden_sizes,
+            critic_members=critic_members,
+        )
         self.actor = actor
         self.reward_critic = reward_critic
         self.cost_critic = cost_critic
 
     @classmethod
-    def untrained(cls, info: PolicyInfo) -> TrainedPolicy:
-        """Networks of the sizes that `info` gives, for weights to be loaded into."""
+    def untrained(cls, info: PolicyInfo, *, kind: type[Actor] | None = None) -> TrainedPolicy:
+        """Networks of the sizes that `info` gives, for weights to be loaded into.
+
+        Args:
+            info: Sizes.
+            kind: Class of the policy network; None takes the one that `info` names.
+        """
         box = ActionBox(torch.zeros(info.action_size), torch.zeros(info.action_size))
 
-        def critic() -> CriticEnsemble:
+        def critic(name: str) -> CriticEnsemble | None:
+            if name not in info.critics:
+                return None
             return CriticEnsemble(
                 info.observation_size,
                 info.action_size,
@@ -96,8 +131,11 @@ class TrainedPolicy(nn.Module):
                 hidden_sizes=info.critic_hidden_sizes,
             )
 
-        actor = GaussianPolicy(info.observation_size, box, hidden_sizes=info.hidden_sizes)
-        return cls(info, actor=actor, reward_critic=critic(), cost_critic=critic())
+        build: Any = kind or ACTORS.get(info.actor)
+        actor = build(
+            info.observation_size, box, hidden_sizes=info.hidden_sizes, **info.actor_settings
+        )
+        return cls(info, actor=actor, reward_critic=critic("reward"), cost_critic=critic("cost"))
 
     def predict(self, observations: NDArray[Any], *, deterministic: bool = True) -> NDArray[Any]:
         """Actions for one observation (ds,) or a batch (B, ds), in raw units.
@@ -110,14 +148,16 @@ class TrainedPolicy(nn.Module):
             Actions of shape (da,) or (B, da), float32, within the action bounds.
 
         Raises:
-            UsageError: If the observations have the wrong size.
+            UsageError: If the observations have the wrong size, or one is not finite.
         """
-        given = torch.as_tensor(np.asarray(observations, dtype=np.float32))
+        given = _as_floats(observations)
         if given.ndim not in (1, 2) or given.shape[-1] != self.info.observation_size:
             raise UsageError(
                 f"observations have shape {tuple(given.shape)}; the policy takes "
                 f"({self.info.observation_size},) or (batch, {self.info.observation_size})"
             )
+        if not torch.isfinite(given).all():
+            raise UsageError(_not_finite(given))
         with torch.no_grad():
             mean, std = self.actor(given.reshape(-1, self.info.observation_size))
             actions = mean if deterministic else self.actor.box.clip(torch.normal(mean, std))
@@ -129,12 +169,31 @@ class TrainedPolicy(nn.Module):
         return mean, std
 
     def q_reward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Expected discounted return, shape (B,)."""
-        return self.reward_critic.mean(observations, actions)
+        """Expected discounted return, shape (B,).
+
+        Raises:
+            UsageError: If there is no reward critic.
+        """
+        return self._require_critic("reward").mean(observations, actions)
 
     def q_cost(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Expected discounted cost, shape (B,)."""
-        return self.cost_critic.mean(observations, actions)
+        """Expected discounted cost, shape (B,).
+
+        Raises:
+            UsageError: If there is no cost critic.
+        """
+        return self._require_critic("cost").mean(observations, actions)
+
+    def _require_critic(self, name: str) -> CriticEnsemble:
+        critic = self.reward_critic if name == "reward" else self.cost_critic
+        if critic is None:
+            raise UsageError(f"this policy ({self.info.algorithm}) has no {name} critic")
+        return critic
+
+    @property
+    def critics(self) -> tuple[str, ...]:
+        """Which critics there are, of `reward` and `cost`."""
+        return self.info.critics
 
     @property
     def observation_size(self) -> int:
@@ -176,12 +235,24 @@ class TrainedPolicy(nn.Module):
         write_atomically(path, _with_sorted_header(to_bytes(state, metadata=header)))
 
 
-def load_policy(path: str | Path) -> TrainedPolicy:
+def load_policy(path: str | Path, *, actor: str | type[Actor] | None = None) -> TrainedPolicy:
     """Read a policy from its file, or from the run directory that holds it.
+
+    Args:
+        path: The file, or the directory.
+        actor: The policy network's class, or `module:Class`, where that is code of your own. A
+            file that names such code does not get it imported: whoever loads it must name it, too,
+            or have imported it.
 
     Raises:
         CheckpointError: If it is missing, damaged or no policy of ours.
+        UsageError: If `path` is no path, or there is no such actor.
     """
+    if not isinstance(path, str | Path):
+        raise UsageError(
+            "a policy is read from a run directory or a policy.safetensors, not from "
+            f"{'nothing (None)' if path is None else f'a {type(path).__name__}'}"
+        )
     path = Path(path)
     if path.is_dir():
         path = path / POLICY_FILE
@@ -209,13 +280,44 @@ def load_policy(path: str | Path) -> TrainedPolicy:
     if "sha256" in header and _digest(header.get("info"), state) != header["sha256"]:
         raise CheckpointError("the file is damaged (its digest differs)", path=path, remedy=foreign)
     try:
-        policy = TrainedPolicy.untrained(_read_info(json.loads(header["info"])))
+        info = _read_info(json.loads(header["info"]))
+        policy = TrainedPolicy.untrained(info, kind=_actor_class(actor, info.actor, path=path))
         policy.load_state_dict(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
             f"the weights do not fit what the file says ({error})", path=path, remedy=foreign
         ) from error
     return policy.requires_grad_(False)
+
+
+def _actor_class(given: str | type[Actor] | None, named: str, *, path: Path) -> type[Actor]:
+    """The class of a policy network, without importing code because a file says so."""
+    if isinstance(given, type):
+        return given
+    module = named.partition(":")[0]
+    if given is None and module != named and module not in sys.modules:
+        raise CheckpointError(
+            f"its network is {named}, code that does not come with this package",
+            path=path,
+            remedy=f"if you trust it, name it: --actor {named}, or load_policy(..., "
+            f"actor='{named}')",
+        )
+    return ACTORS.get(given or named)
+
+
+def _as_floats(observations: object) -> Tensor:
+    try:
+        return torch.as_tensor(np.asarray(observations, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"observations must be an array of numbers: {error}") from None
+
+
+def _not_finite(observations: Tensor) -> str:
+    """What to say of observations of which one is NaN or infinite."""
+    *row, coordinate = (~torch.isfinite(observations)).nonzero()[0].tolist()
+    where = f"row {row[0]}, " if row else ""
+    value = observations[(*row, coordinate)].item()
+    return f"observations must be finite, but {where}coordinate {coordinate} is {value}"
 
 
 def _digest(info: str | None, state: dict[str, Tensor]) -> str:

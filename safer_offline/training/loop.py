@@ -22,7 +22,8 @@ from torch.utils.tensorboard import SummaryWriter
 from safer_offline.datasets.dataset.access import BLOCK_ROWS, TransitionSource
 from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
 from safer_offline.files import write_atomically
-from safer_offline.learners import SAFER, Learner, SAFERConfig
+from safer_offline.learners.base import Learner
+from safer_offline.learners.registry import ALGORITHMS, algorithm_of
 from safer_offline.policies.trained import POLICY_FILE, TrainedPolicy
 from safer_offline.progress import progress_bar
 from safer_offline.training.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
@@ -54,10 +55,11 @@ class Run:
 
 
 def train(
-    config: SAFERConfig,
+    config: Any,  # noqa: ANN401 - the dataclass of whatever algorithm
     dataset: TransitionSource,
     *,
     out: str | Path,
+    algorithm: str | type[Learner] | None = None,
     steps: int = 12_000,
     seed: int = 0,
     resume: bool = False,
@@ -66,10 +68,12 @@ def train(
     """Train a policy on a dataset.
 
     Args:
-        config: The algorithm's settings.
+        config: The algorithm's settings, such as `SAFERConfig(cost_limit=10)`.
         dataset: What to learn from: an `OfflineDataset`, or a `CachedDataset` where memory is
             short; both give the same policy.
         out: Run directory to write.
+        algorithm: Who learns: a name in `ALGORITHMS`, `module:Class`, or a class of your own. None
+            takes the registered one that has settings of this type.
         steps: Updates in all.
         seed: Same seed, same machine, same number of threads: same result, bit for bit.
         resume: Go on from the checkpoint in `out`, if there is one; the result equals that of a
@@ -85,10 +89,12 @@ def train(
         DataError: If no policy could keep the limit, going by this dataset.
     """
     directory = Path(out)
-    _require_feasible(dataset, config.cost_limit)
+    kind = _learner_class(algorithm, config)
+    if (cost_limit := getattr(config, "cost_limit", None)) is not None:
+        _require_feasible(dataset, cost_limit)
     identity = {
-        "algorithm": SAFER.name,
-        "config": json.loads(json.dumps(dataclasses.asdict(config))),
+        "algorithm": kind.name,
+        "config": _as_json(config),
         "steps": steps,
         "seed": seed,
         "dataset_sha256": dataset.fingerprint(),
@@ -102,7 +108,8 @@ def train(
     saved = load_checkpoint(checkpoint) if resume and checkpoint.exists() else None
     if saved is not None:
         _require_same_training(saved["identity"], identity, path=checkpoint)
-    learner = SAFER(config, dataset, steps=steps, seed=seed)
+    build: Any = kind
+    learner: Learner = build(config, dataset, steps=steps, seed=seed)
     rows: list[dict[str, float]] = []
     if saved is not None:
         learner.load_state_dict(saved["learner"])
@@ -152,6 +159,36 @@ def _mean(losses: list[Tensor | float]) -> float:
     return float(
         torch.stack([torch.as_tensor(loss, dtype=torch.float64) for loss in losses]).mean()
     )
+
+
+def _learner_class(algorithm: str | type[Learner] | None, config: object) -> type[Learner]:
+    """The class of the learner, after a check that these are settings for it."""
+    if algorithm is None:
+        return algorithm_of(config)
+    if isinstance(algorithm, str):
+        kind = ALGORITHMS.get(algorithm)
+    else:
+        kind = ALGORITHMS.check(algorithm, getattr(algorithm, "__name__", repr(algorithm)))
+    if not isinstance(config, kind.Config):
+        given = "the class itself" if isinstance(config, type) else f"a {type(config).__name__}"
+        raise UsageError(
+            f"config must be a {kind.Config.__name__}, the settings of {kind.name}, not {given}"
+        )
+    return kind
+
+
+def _as_json(config: Any) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
+    """A configuration as config.json and the checkpoint have it."""
+    values: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(config).items():
+        try:
+            values[name] = json.loads(json.dumps(value))
+        except (TypeError, ValueError):
+            raise UsageError(
+                f"{type(config).__name__}.{name} is {value!r}, but settings must be values that "
+                "JSON knows: config.json and the checkpoint hold them"
+            ) from None
+    return values
 
 
 def _require_finite(means: dict[str, float], *, step: int) -> None:
@@ -212,12 +249,13 @@ def _least_cost(dataset: TransitionSource) -> tuple[float, int]:
 
 def _require_same_training(saved: dict[str, Any], wanted: dict[str, Any], *, path: Path) -> None:
     """A resumed training must be the one that was begun."""
-    flat_saved, flat_wanted = ({**i, **i["config"]} for i in (saved, wanted))
-    for name in flat_wanted:
-        if name != "config" and flat_saved.get(name) != flat_wanted[name]:
+    # The algorithm comes first, then whatever differs; settings may be named like the rest.
+    pairs = [(name, saved.get(name), wanted[name]) for name in wanted if name != "config"]
+    pairs += [(name, saved["config"].get(name), value) for name, value in wanted["config"].items()]
+    for name, before, now in pairs:
+        if before != now:
             raise CheckpointError(
-                f"the checkpoint was made with {flat_saved.get(name)}, not with "
-                f"{flat_wanted[name]}",
+                f"the checkpoint was made with {before}, not with {now}",
                 path=path,
                 field=name,
                 remedy="resume with the settings and data of that run (see config.json), or give "

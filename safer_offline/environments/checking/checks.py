@@ -34,9 +34,9 @@ from safer_offline.environments.checking.probing import (
     run_episode,
 )
 from safer_offline.environments.gymnasium_adapter import own_step_limit, space_problems
-from safer_offline.environments.names import failure_of
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import MissingSimulatorError, SaferOfflineError
+from safer_offline.importing import failure_of
 
 MOST_STEPS = 10_000
 """Steps after which probing leaves an episode."""

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from safer_offline.environments.bullet import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import as_number, step_problem
-from safer_offline.environments.names import failure_of
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.tasks import ENVIRONMENT_IDS
+from safer_offline.importing import failure_of
 
 Replayed = tuple[list[bytes], tuple[str, str] | None]
 """Fingerprints of an episode's steps; problem and remedy if it failed."""

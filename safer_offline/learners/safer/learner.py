@@ -58,6 +58,7 @@ class SAFER:
     """
 
     name: ClassVar[str] = "safer"
+    Config: ClassVar[type[SAFERConfig]] = SAFERConfig
 
     def __init__(
         self, config: SAFERConfig, dataset: TransitionSource, *, steps: int, seed: int

@@ -519,7 +519,7 @@ def test_families_of_the_task_have_their_names():
         ("packaged:ant-run", "was trained in SafetyAntRun-v0 and cannot act in SafetyCarCircle"),
         (":act", "module:object"),
         ("no_such_module:act", "no module 'no_such_module'"),
-        ("math:sqr", "did you mean 'sqrt'"),
+        ("math:sqr", "nearest known one is 'sqrt'"),
         ("math:pi", "is a float"),
     ],
 )

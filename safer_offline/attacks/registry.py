@@ -1,0 +1,209 @@
+"""The names of attacks, and attacks as the command line names and sets them.
+
+Those of the package stand in `ATTACKS`; other packages offer theirs in the entry-point group
+`safer_offline.attacks`, and one of your own is named `module:Class`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from safer_offline.attacks.base import Attack
+from safer_offline.errors import UsageError
+from safer_offline.importing import nearest
+from safer_offline.registry import Registry
+from safer_offline.settings import (
+    REQUIRED,
+    describe_type,
+    fits,
+    parse_values,
+    require_known,
+    settings_of,
+)
+
+OPTION = "--attack-set"
+
+
+def _check(thing: object, name: str) -> type[Attack] | Attack:
+    if isinstance(thing, Attack) or (isinstance(thing, type) and issubclass(thing, Attack)):
+        abstract = inspect.isabstract(thing)
+        if not isinstance(getattr(thing, "name", None), str) or not thing.name or abstract:
+            missing = "`perturb`" if abstract else 'a `name: ClassVar[str] = "..."`'
+            raise UsageError(f"the attack {name} lacks {missing}")
+        return thing
+    raise UsageError(
+        f"{name} is no attack: derive a class from safer_offline.attacks.Attack, and name that"
+    )
+
+
+ATTACKS: Registry[type[Attack] | Attack] = Registry(
+    "attack",
+    group="safer_offline.attacks",
+    builtin={
+        "natural": "safer_offline.attacks.random:Natural",
+        "uniform": "safer_offline.attacks.random:Uniform",
+        "gaussian": "safer_offline.attacks.random:Gaussian",
+        "mad": "safer_offline.attacks.divergence:MAD",
+        "amad": "safer_offline.attacks.divergence:AMAD",
+        "mc": "safer_offline.attacks.critic:MaxCost",
+        "mr": "safer_offline.attacks.critic:MaxReward",
+    },
+    check=_check,
+)
+
+
+def make_attack(name: str, *, label: str | None = None, **settings: Any) -> Attack:  # noqa: ANN401
+    """The attack of that name.
+
+    Args:
+        name: A name in `ATTACKS`, or `module:Class`; a module may also hold an attack made ready.
+        label: What to call it in tables, where it is not to be its own name.
+        **settings: Arguments of its constructor.
+
+    Raises:
+        UsageError: If there is no such attack or setting, or a value does not fit it; the message
+            names the nearest one.
+    """
+    found = ATTACKS.get(name)
+    if isinstance(found, Attack):
+        if settings:
+            raise UsageError(f"{name} is an attack made ready, which takes no settings")
+        return found if label is None else relabelled(found, label)
+    known = settings_of(found)
+    for setting, value in settings.items():
+        require_known(setting, known, given=f"attack '{name}'")
+        if not fits(value, known[setting].annotation):
+            raise UsageError(
+                f"attack '{name}': {setting} must be {describe_type(known[setting].annotation)}, "
+                f"not {value!r}"
+            )
+    for setting in known:
+        if known[setting].default is REQUIRED and setting not in settings:
+            raise UsageError(
+                f"attack '{name}' must be told '{setting}': {OPTION} {name}.{setting}=..."
+            )
+    attack = found(**settings)
+    return attack if label is None else relabelled(attack, label)
+
+
+def relabelled(attack: Attack, label: str) -> Attack:
+    """The same attack under another name, which also gives it other random numbers."""
+    renamed = copy.copy(attack)
+    renamed.name = label  # type: ignore[misc]
+    return renamed
+
+
+def resolve_attacks(
+    attacks: str | Sequence[str | Attack],
+    *,
+    settings: Sequence[str] = (),
+    critics: Sequence[str] = ("reward", "cost"),
+) -> tuple[Attack, ...]:
+    """The attacks that a user asked for, in that order.
+
+    Args:
+        attacks: "all" that come with the package, names separated by commas, or a sequence of
+            names and attacks. `LABEL=NAME` gives an attack another name, so that one attack can
+            be met with several settings.
+        settings: Such as `mad.steps=50`: the name or label of an attack, and an argument of its
+            constructor.
+        critics: Which critics the policy has. What they cannot answer is left out of "all", with
+            a warning, and refused where it was named.
+
+    Raises:
+        UsageError: If a name is unknown or given twice, or there are none; if a setting belongs to
+            none of them or its value does not fit; if the policy lacks a critic that one asks.
+    """
+    if isinstance(attacks, str):
+        names = [name.strip() for name in attacks.split(",") if name.strip()]
+        attacks = _all(critics) if [name.lower() for name in names] == ["all"] else names
+    texts = _by_attack(settings)
+    resolved = tuple(_resolve(item, texts) for item in attacks)
+    for attack in resolved:
+        _require_answers(attack, critics)
+    if not resolved:
+        raise UsageError(f"no attack given; known: all, {', '.join(ATTACKS)}")
+    named = [attack.name for attack in resolved]
+    for name in named:
+        if named.count(name) > 1:
+            raise UsageError(
+                f"attack '{name}' is given twice; to meet it with two settings, give one of them "
+                f"a label: other={name}"
+            )
+    if texts:
+        name, (text, *_) = next(iter(texts.items()))
+        raise UsageError(
+            f"{OPTION} {name}.{text}: there is no attack '{name}' in this evaluation"
+            f"{nearest(name, named)}"
+        )
+    return resolved
+
+
+def attack_settings(attack: Attack) -> dict[str, Any]:
+    """What a report records of an attack: its settings, and which it is where its name does not."""
+    kind = ATTACKS.name_of(type(attack))
+    settings = {name: value for name, value in vars(attack).items() if name != "name"}
+    return settings if kind == attack.name else {"attack": kind, **settings}
+
+
+def _all(critics: Sequence[str]) -> list[str]:
+    """The attacks of the package that these critics can answer."""
+    mute = {name for name in ATTACKS.builtin if set(ATTACKS.get(name).critics) - set(critics)}
+    if mute:
+        warnings.warn(
+            f"left out: {', '.join(name for name in ATTACKS.builtin if name in mute)}, for the "
+            "policy has no critic that they could ask",
+            stacklevel=3,
+        )
+    return [name for name in ATTACKS.builtin if name not in mute]
+
+
+def _resolve(item: str | Attack, texts: dict[str, list[str]]) -> Attack:
+    """An attack from its name; takes the settings that are meant for it out of `texts`."""
+    if not isinstance(item, str):
+        _check(item, f"{item!r}")
+        return item
+    label, equals, name = (part.strip() for part in item.partition("="))
+    if not equals:
+        name = label
+    elif not label:
+        raise UsageError(f"'{item}': write LABEL=NAME")
+    found = ATTACKS.get(name)
+    # A setting may name the attack as it was asked for, by its label, or as tables call it.
+    own = [key for key in dict.fromkeys((label, label.lower(), found.name)) if key in texts]
+    if equals:
+        own = [key for key in own if key == label]
+    given = [text for key in own for text in texts.pop(key)]
+    known = settings_of(found) if isinstance(found, type) else {}
+    values = parse_values(known, given, option=OPTION, prefix=f"{label}.")
+    return make_attack(name, label=label if equals else None, **values)
+
+
+def _by_attack(settings: Iterable[str]) -> dict[str, list[str]]:
+    """`["mad.steps=50,restarts=9"]` -> `{"mad": ["steps=50", "restarts=9"]}`."""
+    texts: dict[str, list[str]] = {}
+    for setting in settings:
+        attack = ""
+        # A comma separates settings where a name follows it, else the numbers of one value.
+        for part in re.split(r",(?=[^,=]+=)", setting):
+            head, equals, value = part.partition("=")
+            name, _, parameter = head.strip().rpartition(".")
+            attack = name or attack
+            if not (equals and attack and parameter):
+                raise UsageError(f"{OPTION} {setting}: write it as ATTACK.NAME=VALUE: mad.steps=50")
+            texts.setdefault(attack, []).append(f"{parameter}={value}")
+    return texts
+
+
+def _require_answers(attack: Attack, critics: Sequence[str]) -> None:
+    for name in attack.critics:
+        if name not in critics:
+            raise UsageError(
+                f"attack '{attack.name}' asks the {name} critic of the policy, and this policy has "
+                "none: leave the attack out ('all' leaves out what cannot be asked)"
+            )
