@@ -21,12 +21,13 @@ from safer_offline.datasets.behaviors.base import (
     NoisyController,
     SwitchingController,
 )
+from safer_offline.datasets.behaviors.families import Draw
 from safer_offline.datasets.behaviors.learned.actor_files import (
     ActorFile,
     ConditionedActor,
     load_actors,
 )
-from safer_offline.errors import UsageError
+from safer_offline.errors import DataError, UsageError
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 """The actor files that come with the package."""
@@ -187,6 +188,44 @@ def packaged_actors(name: str) -> ActorFile:
             f"{', '.join(packaged_names()) or 'none'}"
         )
     return load_actors(CHECKPOINTS / f"{name}.safetensors")
+
+
+def packaged_drivers(
+    name: str,
+    *,
+    sha256: str,
+    snapshots: tuple[int, ...],
+    penalties: tuple[float, float],
+    deterministic_share: float,
+) -> Draw:
+    """Draws drivers from an actor file that comes with the package.
+
+    The file is read when somebody first drives, not when the tasks are listed.
+
+    Args:
+        name: Of the file, such as `ant-run`.
+        sha256: What it must be: a dataset tells whose weights acted.
+        snapshots: Training steps after which the networks were kept; one of these drives.
+        penalties: See `draw_actor`.
+        deterministic_share: See `draw_actor`.
+    """
+
+    def draw(generator: np.random.Generator) -> Controller:
+        file = packaged_actors(name)
+        if file.sha256 != sha256:
+            raise DataError(
+                "this is not the actor file that the package came with",
+                path=file.path,
+                remedy="install the package again",
+            )
+        return draw_actor(
+            generator,
+            [actor for actor in file.actors if actor.snapshot.steps in snapshots],
+            penalties=penalties,
+            deterministic_share=deterministic_share,
+        )
+
+    return draw
 
 
 def _require_trained(actor: ConditionedActor, low: float, high: float) -> None:

@@ -9,6 +9,7 @@ believes that it runs down the lane it was trained in.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -16,9 +17,8 @@ import numpy as np
 
 from safer_offline.datasets.behaviors.base import BehaviorFamily, Controller, FloatArray
 from safer_offline.datasets.behaviors.families import Draw, broad, cautious, frontier, recovery
-from safer_offline.datasets.behaviors.learned.families import draw_actor, packaged_actors
+from safer_offline.datasets.behaviors.learned.families import packaged_drivers
 from safer_offline.datasets.behaviors.scripted.circle import METRES, ClippedCircle, draw_path
-from safer_offline.errors import DataError
 
 GAIT = "ant-run"
 GAIT_SHA256 = "9f916c0126b7ce4ff2e79ed6e44df14fb1751e1eec3949b24905188e11390bad"
@@ -79,33 +79,8 @@ def as_in_a_lane(observation: FloatArray, heading: float) -> FloatArray:
     return seen
 
 
-def _walkers(
-    *,
-    snapshots: tuple[int, ...],
-    penalties: tuple[float, float],
-    deterministic_share: float,
-) -> Draw:
-    """Draws gaits from these snapshots (training steps) of the packaged actor file.
-
-    The file is read when somebody first walks, not when the tasks are listed.
-    """
-
-    def draw(generator: np.random.Generator) -> Controller:
-        file = packaged_actors(GAIT)
-        if file.sha256 != GAIT_SHA256:
-            raise DataError(
-                "this is not the actor file that the package came with",
-                path=file.path,
-                remedy="install the package again",
-            )
-        return draw_actor(
-            generator,
-            [actor for actor in file.actors if actor.snapshot.steps in snapshots],
-            penalties=penalties,
-            deterministic_share=deterministic_share,
-        )
-
-    return draw
+_walkers = functools.partial(packaged_drivers, GAIT, sha256=GAIT_SHA256)
+"""Draws gaits from some snapshots of the packaged actor file."""
 
 
 def _on_paths(
