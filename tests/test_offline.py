@@ -15,8 +15,10 @@ SIMULATION = (
     "bullet_safety_gym",
     "pybullet",
     "pybullet_utils",
+    "mujoco",
     "safer_offline.environments.source",
     "safer_offline.environments.bullet",
+    "safer_offline.environments.mujoco",
     "safer_offline.environments.vector",
 )
 
@@ -133,6 +135,7 @@ def test_imports_keep_to_the_architecture(lint):
     [
         ("training/loop.py", "from safer_offline.environments import bullet", "never reach"),
         ("learners/safer/learner.py", "import pybullet", "never reach"),
+        ("learners/margins.py", "import mujoco", "never reach"),
         ("policies/critics.py", "import safer_offline.environments.source", "never reach"),
         ("training/checkpoints.py", "import safer_offline.environments.vector", "never reach"),
         ("datasets/storage/hdf5.py", "import bullet_safety_gym", "never reach"),

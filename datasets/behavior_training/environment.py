@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import metadata as installed
@@ -21,7 +22,7 @@ from safer_offline.datasets.behaviors.learned.actor_files import (
 )
 from safer_offline.datasets.behaviors.learned.families import ActorController
 from safer_offline.environments.base import SimulatedEnvironment
-from safer_offline.environments.tasks import ENVIRONMENT_IDS
+from safer_offline.environments.tasks import simulators_of
 from safer_offline.progress import progress_bar
 
 FloatArray = NDArray[np.float32]
@@ -165,6 +166,8 @@ def _distance_to_track(observation: FloatArray) -> float:
 def _package_versions(env_id: str) -> dict[str, str]:
     """Of everything that decides what a training with a given seed gives."""
     packages = ["safer-offline", "stable-baselines3", "torch", "gymnasium", "numpy"]
-    if env_id in ENVIRONMENT_IDS:
-        packages += ["bullet-safety-gym", "pybullet"]
-    return {package: installed.version(package) for package in packages}
+    versions = {}
+    for package in (*packages, *simulators_of(env_id)):
+        with contextlib.suppress(installed.PackageNotFoundError):
+            versions[package] = installed.version(package)
+    return versions

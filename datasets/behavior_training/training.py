@@ -23,7 +23,7 @@ from safer_offline.datasets.behaviors.learned.actor_files import (
 )
 from safer_offline.datasets.behaviors.learned.stable_baselines import stable_baselines
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.environments.tasks import ENVIRONMENT_IDS
+from safer_offline.environments.tasks import BULLET_IDS
 from safer_offline.errors import UsageError
 from safer_offline.files import write_atomically
 from safer_offline.progress import ProgressBar, progress_bar
@@ -58,14 +58,14 @@ def train_behavior(
     Raises:
         UsageError: If Stable-Baselines3 is missing, the file exists, or a setting does not fit the
             environment.
-        MissingSimulatorError: If it is a Bullet task and the simulator is not installed.
+        MissingSimulatorError: If it is a task of ours and its simulator is not installed.
     """
     path, config = Path(path), config or BehaviorTrainingConfig()
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; give another name with --out, or say --overwrite")
     if seed < 0:
         raise UsageError(f"--seed must not be negative, but is {seed}")
-    on_track = source.env_id in ENVIRONMENT_IDS and "Circle" in source.env_id
+    on_track = source.env_id in BULLET_IDS and "Circle" in source.env_id
     if config.approach_reward and not on_track:
         raise UsageError("approach_reward is for the Circle tasks, which observe their track")
     stable_baselines("training behaviours")

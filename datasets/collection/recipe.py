@@ -19,7 +19,7 @@ import tomli_w
 
 from safer_offline.datasets.behaviors.base import ExplorationNoise
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.environments.tasks import ENVIRONMENT_IDS, short_name
+from safer_offline.environments.tasks import find_environment, short_name
 from safer_offline.errors import DataError, UsageError
 
 if sys.version_info >= (3, 11):
@@ -181,9 +181,8 @@ def load_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if path.suffix != ".toml":
-        wanted = str(name).lower().replace("_", "-")
-        tasks = {env_id.lower(): short_name(env_id) for env_id in ENVIRONMENT_IDS}
-        wanted = tasks.get(wanted, wanted)
+        env_id = find_environment(str(name))
+        wanted = short_name(env_id) if env_id else str(name).lower().replace("_", "-")
         known = recipe_names()
         found = wanted if wanted in known else f"{wanted}-{DEFAULT_QUALITY}"
         if found not in known:

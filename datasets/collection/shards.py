@@ -26,12 +26,10 @@ from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.dataset.schema import BehaviorPolicy, BoxSpace, Metadata
 from safer_offline.datasets.storage.hdf5 import save_dataset
 from safer_offline.environments.base import SimulatedEnvironment
+from safer_offline.environments.tasks import simulators_of
 
 SHARD_TRANSITIONS = 6_000
 """Transitions in a shard: a few seconds of work, which is what a crash can cost."""
-
-VERSIONED = ("safer-offline", "bullet-safety-gym", "pybullet", "gymnasium", "numpy")
-"""The packages that decide what an episode looks like."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class CollectionPlan:
         return cls(
             recipe=recipe,
             checkpoints=tuple(family.checkpoint_sha256 or "" for family in families),
-            versions=tuple(_versions()),
+            versions=tuple(_versions(recipe.environment.env_id)),
             shard_transitions=SHARD_TRANSITIONS,
         )
 
@@ -226,7 +224,7 @@ def _with_noise(family: BehaviorFamily, noise: ExplorationNoise) -> BehaviorFami
     return dataclasses.replace(family, draw=draw)
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in VERSIONED:
+def _versions(env_id: str) -> Iterator[tuple[str, str]]:
+    for package in ("safer-offline", *simulators_of(env_id), "gymnasium", "numpy"):
         with contextlib.suppress(installed.PackageNotFoundError):
             yield package, installed.version(package)

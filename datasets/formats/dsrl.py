@@ -50,7 +50,11 @@ REGISTERED_NAMES = (
     "SafetySwimmerVelocityGymnasium-v1-200-1686",
     "SafetyWalker2dVelocityGymnasium-v1-300-2729",
 )
-_REGISTERED = {name.rsplit("-", 2)[0]: f"{name}.hdf5" for name in REGISTERED_NAMES}
+_REGISTERED = {name.rsplit("-", 2)[0]: name for name in REGISTERED_NAMES}
+# Our velocity tasks have observations and actions of the same shape as Safety-Gymnasium's.
+_REGISTERED |= {
+    env_id.replace("VelocityGymnasium", "Velocity"): name for env_id, name in _REGISTERED.items()
+}
 
 
 def to_dsrl(dataset: OfflineDataset, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -120,11 +124,11 @@ def file_name(dataset: OfflineDataset) -> str:
             "file (.hdf5) instead of a folder"
         )
     largest = math.ceil(dataset.episodes["cost"].max())
-    default = f"{env_id.replace('/', '-')}-{largest}-{dataset.num_episodes}.hdf5"
-    return _REGISTERED.get(env_id, default)
+    default = f"{env_id.replace('/', '-')}-{largest}-{dataset.num_episodes}"
+    return f"{_REGISTERED.get(env_id, default)}.hdf5"
 
 
 def offline_env_id(dataset: OfflineDataset) -> str | None:
     """The id under which DSRL registers the environment, such as `OfflineCarCircle-v0`."""
-    env_id = dataset.metadata.env_id
-    return "Offline" + env_id.removeprefix("Safety") if env_id in _REGISTERED else None
+    name = _REGISTERED.get(dataset.metadata.env_id)
+    return "Offline" + name.rsplit("-", 2)[0].removeprefix("Safety") if name else None

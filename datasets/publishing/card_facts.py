@@ -82,7 +82,7 @@ def describe_cost(release: Release, summary: DatasetSummary) -> str:
     )
     usual = (
         " Published results on Bullet tasks average over limits of 10, 20 and 40."
-        if metadata.env_id.startswith("Safety")
+        if metadata.env_id.startswith("Safety") and "Velocity" not in metadata.env_id
         else ""
     )
     rows = [

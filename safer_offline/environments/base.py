@@ -25,7 +25,7 @@ class SimulatedEnvironment(Protocol):
     """One environment with a cost, as collection and evaluation drive it."""
 
     env_id: str
-    """Its name in metadata: a Bullet id, a Gymnasium id, or `module:factory`."""
+    """Its name in metadata: the id of a task of ours, a Gymnasium id, or `module:factory`."""
     spec: dict[str, Any] | None
     """Gymnasium's specification as JSON, if it has one."""
     max_episode_steps: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,21 +13,24 @@ from safer_offline.environments.tasks import ENVIRONMENT_IDS, find_environment
 from safer_offline.errors import UsageError
 from safer_offline.importing import find_attribute, import_module, nearest
 
+_OUR_OWN = re.compile(r"safer_offline[\w.]*:(safer_offline/)?|safer_offline/")
+"""What Gymnasium wants before the id of a task of ours: the module, the namespace, or both."""
+
 
 def resolve_name(name: str) -> str:
-    """The Bullet id, Gymnasium id (with its module, if one was named) or `module:factory`.
+    """The id of a task of ours, Gymnasium id (with its module, if one was named), or factory.
 
     Raises:
         UsageError: If there is no such environment; the message names the nearest one.
         SaferOfflineError: If importing its module fails.
     """
+    env_id = find_environment(_OUR_OWN.sub("", name, count=1))
+    if env_id is not None:
+        return env_id
     if ":" in name:
         module, _, attribute = name.partition(":")
         _resolve_in_module(name, module, attribute)
         return name
-    env_id = find_environment(name)
-    if env_id is not None:
-        return env_id
     if name in gymnasium.registry:
         return name
     raise UsageError(

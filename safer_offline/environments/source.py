@@ -1,4 +1,4 @@
-"""Environments by name: the Bullet tasks, any Gymnasium id, or a function of the user's own.
+"""Environments by name: tasks of ours, any Gymnasium id, or a function of the user's own.
 
 An `EnvironmentSource` says which environment is meant and can be sent to other processes; its
 `make` gives a `SimulatedEnvironment`, which is all that collection and evaluation know.
@@ -16,8 +16,9 @@ import gymnasium
 from safer_offline.environments.base import SimulatedEnvironment
 from safer_offline.environments.bullet import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
+from safer_offline.environments.mujoco import registered_id
 from safer_offline.environments.names import find_factory, is_factory, resolve_name
-from safer_offline.environments.tasks import ENVIRONMENT_IDS
+from safer_offline.environments.tasks import BULLET_IDS, VELOCITY_IDS
 from safer_offline.errors import SaferOfflineError, UsageError
 from safer_offline.importing import failure_of
 
@@ -27,8 +28,9 @@ class EnvironmentSource:
     """Which environment is meant; equal sources make equal environments, in every process.
 
     Attributes:
-        name: A Bullet task (`car-circle`), a Gymnasium id (`module:Id-v0` imports the module
-            first), or `module:factory`, where the module may lie in the current directory.
+        name: A task of ours (`car-circle`, `ant-velocity`), a Gymnasium id (`module:Id-v0` imports
+            the module first), or `module:factory`, where the module may lie in the current
+            directory.
         kwargs: Arguments for `gymnasium.make` or the factory; values that JSON knows.
         cost_key: Where `info` holds the cost of a step.
         max_episode_steps: Step limit of an episode; None takes the environment's own.
@@ -62,7 +64,7 @@ class EnvironmentSource:
 
     @property
     def env_id(self) -> str:
-        """The name for metadata: a Bullet id, a Gymnasium id, or `module:factory`.
+        """The name for metadata: the id of a task of ours, a Gymnasium id, or `module:factory`.
 
         Raises:
             UsageError: If there is no such environment; the message names the nearest one.
@@ -75,10 +77,10 @@ class EnvironmentSource:
         Raises:
             UsageError: If there is no such environment, or its spaces or step limit do not fit.
             SaferOfflineError: If building it fails.
-            MissingSimulatorError: If it is a Bullet task and the simulator is not installed.
+            MissingSimulatorError: If it is a task of ours and its simulator is not installed.
         """
         env_id = self.env_id
-        if env_id in ENVIRONMENT_IDS:
+        if env_id in BULLET_IDS:
             return self._make_bullet(env_id)
         environment: Any = self.make_gymnasium()
         try:
@@ -100,6 +102,7 @@ class EnvironmentSource:
         Raises:
             UsageError: If there is no such environment, or what the factory returns is none.
             SaferOfflineError: If building it fails.
+            MissingSimulatorError: If it is a task of ours and its simulator is not installed.
         """
         env_id, kwargs = self.env_id, dict(self.kwargs)
         try:
@@ -107,7 +110,7 @@ class EnvironmentSource:
                 environment = find_factory(env_id, kwargs)(**kwargs)
             else:
                 environment = gymnasium.make(
-                    env_id,
+                    registered_id(env_id) if env_id in VELOCITY_IDS else env_id,
                     max_episode_steps=self.max_episode_steps,
                     disable_env_checker=True,
                     **kwargs,

@@ -1,4 +1,4 @@
-"""The eight Bullet tasks by name; nothing here needs a simulator."""
+"""The tasks that have a name here, by family; nothing here needs a simulator."""
 
 from __future__ import annotations
 
@@ -7,28 +7,51 @@ import re
 
 from safer_offline.errors import UsageError
 
-ENVIRONMENT_IDS = tuple(
+BULLET_IDS = tuple(
     f"Safety{agent}{task}-v0"
     for task in ("Circle", "Run")
     for agent in ("Car", "Ball", "Drone", "Ant")
 )
+"""Round a circle or straight ahead, without leaving the safe region: `environments.bullet`."""
+
+VELOCITY_IDS = tuple(
+    f"Safety{robot}Velocity-v1"
+    for robot in ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Swimmer", "Humanoid")
+)
+"""Straight ahead, but not too fast: `environments.mujoco`."""
+
+ENVIRONMENT_IDS = BULLET_IDS + VELOCITY_IDS
+"""All of them."""
+
+_BULLET, _MUJOCO = ("bullet-safety-gym", "pybullet"), ("mujoco",)
 
 
 def short_name(env_id: str) -> str:
-    """`SafetyCarCircle-v0` -> `car-circle`, the name the command line uses."""
-    words = re.findall(r"[A-Z][a-z]+", env_id)
-    return "-".join(word.lower() for word in words if word != "Safety")
+    """`SafetyHalfCheetahVelocity-v1` -> `halfcheetah-velocity`, the name the command line uses."""
+    agent_and_task = re.fullmatch(r"Safety(\w+)(Circle|Run|Velocity)-v\d+", env_id)
+    words = agent_and_task.groups() if agent_and_task else re.findall(r"[A-Z][a-z]+", env_id)
+    return "-".join(words).lower()
+
+
+def simulators_of(env_id: str) -> tuple[str, ...]:
+    """The packages that simulate a task; for an environment that is not ours, all it may rest on.
+
+    With Gymnasium and NumPy, they decide what happens in it.
+    """
+    if env_id in ENVIRONMENT_IDS:
+        return _BULLET if env_id in BULLET_IDS else _MUJOCO
+    return _BULLET + _MUJOCO
 
 
 def find_environment(name: str) -> str | None:
-    """The id of the Bullet task behind an id or a short name (`car-circle`), if there is one."""
-    by_name = {short_name(env_id): env_id for env_id in ENVIRONMENT_IDS}
-    by_name.update({env_id.lower(): env_id for env_id in ENVIRONMENT_IDS})
-    return by_name.get(name.lower().replace("_", "-"))
+    """The task behind an id or a short name (`car-circle`), if there is one."""
+    by_name = {_plain(env_id): env_id for env_id in ENVIRONMENT_IDS}
+    by_name.update({_plain(short_name(env_id)): env_id for env_id in ENVIRONMENT_IDS})
+    return by_name.get(_plain(name))
 
 
 def resolve_environment(name: str) -> str:
-    """The id of the Bullet task behind an id or a short name (`car-circle`).
+    """The id of the task behind an id or a short name (`car-circle`).
 
     Raises:
         UsageError: If no task has that name; the message names the nearest one.
@@ -42,3 +65,8 @@ def resolve_environment(name: str) -> str:
         f"unknown environment '{name}'; the nearest known one is '{known[nearest]}'. "
         f"Known: {', '.join(ENVIRONMENT_IDS)}"
     )
+
+
+def _plain(name: str) -> str:
+    """Without case, hyphens and underscores: people write `half-cheetah` and `halfcheetah`."""
+    return name.lower().replace("_", "").replace("-", "")

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from safer_offline.environments.tasks import simulators_of
 from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.files import write_atomically
 
@@ -77,7 +78,7 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
 
 def report_json(report: EvaluationReport) -> str:
     """Everything as JSON: configuration, versions, summary and every episode; unknown is null."""
-    packages = ("safer-offline", "torch", "numpy", "bullet-safety-gym")
+    packages = ("safer-offline", "torch", "numpy", *simulators_of(report.env_id))
     document = {
         "config": {
             "env": report.env_id,

@@ -12,7 +12,12 @@ import pytest
 from safer_offline.datasets.behaviors.scripted.circle import CarDriver, ClippedCircle
 from safer_offline.environments import bullet as simulation
 from safer_offline.environments.bullet import SafetyEnvironment
-from safer_offline.environments.tasks import ENVIRONMENT_IDS, resolve_environment, short_name
+from safer_offline.environments.tasks import (
+    BULLET_IDS,
+    ENVIRONMENT_IDS,
+    resolve_environment,
+    short_name,
+)
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.errors import MissingSimulatorError, UsageError
 
@@ -64,7 +69,7 @@ def after_an_episode_elsewhere(environment):
     random.seed(3)
 
 
-@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+@pytest.mark.parametrize("env_id", BULLET_IDS)
 def test_an_episode_is_the_same_bits_after_any_history_and_in_any_process(env_id, other_process):
     elsewhere = other_process.submit(drive_anew, env_id, 5)
     environment = SafetyEnvironment(env_id)
@@ -80,7 +85,7 @@ def test_an_episode_is_the_same_bits_after_any_history_and_in_any_process(env_id
     assert other_seed.tobytes() != episodes[0].tobytes()
 
 
-@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+@pytest.mark.parametrize("env_id", BULLET_IDS)
 def test_leaving_out_what_only_a_renderer_needs_changes_no_bit(env_id, monkeypatch):
     lean = drive_anew(env_id, seed=4)
     monkeypatch.setattr(simulation, "_without_visuals", contextlib.nullcontext)
@@ -154,13 +159,15 @@ def test_cost_of_the_circle_is_where_the_car_then_is():
 
 
 def test_every_environment_is_found_by_id_and_short_name():
-    assert len(set(ENVIRONMENT_IDS)) == 8
+    assert len(set(ENVIRONMENT_IDS)) == 8 + 6
     for env_id in ENVIRONMENT_IDS:
         assert resolve_environment(env_id) == env_id
         assert resolve_environment(env_id.upper()) == env_id
         assert resolve_environment(short_name(env_id)) == env_id
         assert resolve_environment(short_name(env_id).replace("-", "_")) == env_id
     assert short_name("SafetyCarCircle-v0") == "car-circle"
+    assert short_name("SafetyHalfCheetahVelocity-v1") == "halfcheetah-velocity"
+    assert short_name("SafetyWalker2dVelocity-v1") == "walker2d-velocity"
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def check_environment(
     Raises:
         UsageError: If there is no such environment.
         SaferOfflineError: If its module cannot be imported.
-        MissingSimulatorError: If it is a Bullet task and the simulator is not installed.
+        MissingSimulatorError: If it is a task of ours and its simulator is not installed.
     """
     source = EnvironmentSource(name=source) if isinstance(source, str) else source
     env_id = source.env_id

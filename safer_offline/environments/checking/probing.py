@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safer_offline.environments.bullet import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import as_number, step_problem
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.environments.tasks import ENVIRONMENT_IDS
+from safer_offline.environments.tasks import BULLET_IDS
 from safer_offline.importing import failure_of
 
 Replayed = tuple[list[bytes], tuple[str, str] | None]
@@ -78,7 +78,7 @@ class Trace:
 
 def open_environment(source: EnvironmentSource) -> Any:  # noqa: ANN401 - not trusted yet
     """The environment as its author wrote it; a Bullet task as this package repairs it."""
-    if source.env_id in ENVIRONMENT_IDS:
+    if source.env_id in BULLET_IDS:
         return _Repaired(source.make())
     return source.make_gymnasium()
 

@@ -108,6 +108,12 @@ def test_files_of_d4rl_are_sent_there(dsrl_file):
             "SafetyPointGoal1Gymnasium-v0-100-2022.hdf5",
             "OfflinePointGoal1Gymnasium-v0",
         ),
+        (
+            "SafetyAntVelocity-v1",
+            "SafetyAntVelocityGymnasium-v1-250-2249.hdf5",
+            "OfflineAntVelocityGymnasium-v1",
+        ),
+        ("SafetyHumanoidVelocity-v1", "SafetyHumanoidVelocity-v1-3-4.hdf5", None),
         ("own/Walker-v3", "own-Walker-v3-3-4.hdf5", None),
     ],
 )
