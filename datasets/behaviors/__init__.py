@@ -7,6 +7,11 @@ A new task's policies go into a module of their own (`run.py`, `drone.py`, ...) 
 from __future__ import annotations
 
 from safer_offline.datasets.behaviors.base import BehaviorFamily, Controller
+from safer_offline.datasets.behaviors.learned.velocity import (
+    ANT_VELOCITY,
+    HALFCHEETAH_VELOCITY,
+    HOPPER_VELOCITY,
+)
 from safer_offline.datasets.behaviors.scripted.ant import ANT_CIRCLE, ANT_RUN
 from safer_offline.datasets.behaviors.scripted.circle import BALL_CIRCLE, CAR_CIRCLE
 from safer_offline.datasets.behaviors.scripted.drone import DRONE_CIRCLE
@@ -24,6 +29,9 @@ BEHAVIORS: dict[str, tuple[BehaviorFamily, ...]] = {
     "SafetyBallRun-v0": BALL_RUN,
     "SafetyDroneRun-v0": DRONE_RUN,
     "SafetyAntRun-v0": ANT_RUN,
+    "SafetyHalfCheetahVelocity-v1": HALFCHEETAH_VELOCITY,
+    "SafetyHopperVelocity-v1": HOPPER_VELOCITY,
+    "SafetyAntVelocity-v1": ANT_VELOCITY,
 }
 
 

@@ -13,7 +13,7 @@ from safer_offline.environments.tasks import ENVIRONMENT_IDS, find_environment
 from safer_offline.errors import UsageError
 from safer_offline.importing import find_attribute, import_module, nearest
 
-_OUR_OWN = re.compile(r"safer_offline[\w.]*:(safer_offline/)?|safer_offline/")
+_OUR_OWN = re.compile(r"^(safer_offline[\w.]*:)?(safer_offline/)?")
 """What Gymnasium wants before the id of a task of ours: the module, the namespace, or both."""
 
 

@@ -16,7 +16,6 @@ from safer_offline.datasets.behaviors.base import (
 )
 from safer_offline.datasets.behaviors.scripted.circle import BallDriver, CarDriver, ClippedCircle
 from safer_offline.environments.bullet import SafetyEnvironment
-from safer_offline.environments.tasks import ENVIRONMENT_IDS
 from safer_offline.errors import UsageError
 
 ALL_FAMILIES = [
@@ -37,6 +36,8 @@ SIZES = {
     "SafetyDroneCircle-v0": (18, 4), "SafetyAntCircle-v0": (34, 8),
     "SafetyCarRun-v0": (7, 2), "SafetyBallRun-v0": (7, 2),
     "SafetyDroneRun-v0": (17, 4), "SafetyAntRun-v0": (33, 8),
+    "SafetyHalfCheetahVelocity-v1": (17, 6), "SafetyHopperVelocity-v1": (11, 3),
+    "SafetyAntVelocity-v1": (27, 8),
 }  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def act(controller, steps, size=8):
 # Families
 
 
-@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+@pytest.mark.parametrize("env_id", BEHAVIORS)
 def test_every_task_has_the_four_families(env_id):
     families = behaviors_for(env_id)
     assert [family.name for family in families] == ["broad", "frontier", "recovery", "cautious"]

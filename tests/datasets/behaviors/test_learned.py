@@ -674,7 +674,7 @@ def test_a_module_that_fails_is_told_apart_from_one_that_is_not_there(workplace)
 
 def test_the_packaged_actors_are_healthy_small_and_honest():
     assert "ant-run" in packaged_names()
-    assert sum(path.stat().st_size for path in CHECKPOINTS.iterdir()) < 1_000_000
+    assert sum(path.stat().st_size for path in CHECKPOINTS.iterdir()) < 1_500_000
     for name in packaged_names():
         file = packaged_actors(name)
         assert file.info.training["seed"] == 0

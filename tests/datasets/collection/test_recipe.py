@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safer_offline.datasets.behaviors import BEHAVIORS
 from safer_offline.datasets.behaviors.base import ExplorationNoise
 from safer_offline.datasets.collection.recipe import Actor, Recipe, load_recipe, recipe_names
 from safer_offline.datasets.collection.shards import behaviors_of
 from safer_offline.datasets.formats.minari import require_free_id
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.environments.tasks import ENVIRONMENT_IDS, short_name
+from safer_offline.environments.tasks import BULLET_IDS, short_name
 from safer_offline.errors import DataError, UsageError
 
 OWN = """
@@ -32,18 +33,19 @@ noise = { scale = 0.2 }
 """
 
 
-@pytest.mark.parametrize("env_id", ENVIRONMENT_IDS)
+@pytest.mark.parametrize("env_id", BEHAVIORS)
 def test_every_task_has_recipes_in_three_qualities(env_id):
     for quality in ("mixed", "safe", "medium"):
         name = f"{short_name(env_id)}-{quality}"
         recipe = load_recipe(name)
         assert recipe.environment.env_id == env_id
-        assert recipe.name == f"bullet/{short_name(env_id)}/{quality}-v0"
+        simulator = "bullet" if env_id in BULLET_IDS else "mujoco"
+        assert recipe.name == f"{simulator}/{short_name(env_id)}/{quality}-v0"
         require_free_id(recipe.name)
         assert recipe.license
         assert recipe.author
         assert recipe.cost_definition
-    assert len(recipe_names()) == 3 * len(ENVIRONMENT_IDS)
+    assert len(recipe_names()) == 3 * len(BEHAVIORS)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -53,6 +55,13 @@ def test_whoever_acts_in_a_recipe_exists(name):
         actor.policy for actor in recipe.behaviors
     ]
     assert sum(recipe.shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "name", ["half-cheetah-velocity", "halfcheetah_velocity", "SafetyHalfCheetahVelocity-v1"]
+)
+def test_a_velocity_task_means_its_mixed_recipe(name):
+    assert load_recipe(name) == load_recipe("halfcheetah-velocity-mixed")
 
 
 @pytest.mark.parametrize("name", ["car-circle", "car_circle", "SafetyCarCircle-v0", "Car-Circle"])
