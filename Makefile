@@ -27,7 +27,7 @@ demo: setup
 	test -f $(DATA) || $(BIN)/safer-offline collect $(TASK) --out $(DATA)
 	$(BIN)/safer-offline data info $(DATA) --plot $(DATA:.h5=.png)
 	$(BIN)/safer-offline train --data $(DATA) --out $(OUT)/run --resume
-	$(BIN)/safer-offline evaluate $(OUT)/run --out $(OUT)
+	$(BIN)/safer-offline evaluate $(OUT)/run --out $(OUT) --overwrite
 
 # The catalogue of DATASETS.md: every recipe. About half an hour on two cores;
 # `make datasets QUALITIES=mixed` needs two thirds of that.

@@ -94,7 +94,7 @@ def train_command(
             help="Any other setting of the training, such as reward_scale=5; may be repeated.",
         ),
     ] = None,
-    cost_key: CostKey = "cost",
+    cost_key: CostKey = None,
     kwargs: Kwargs = None,
     max_episode_steps: MaxEpisodeSteps = None,
     overwrite: Annotated[

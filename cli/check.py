@@ -22,7 +22,7 @@ def check_command(
             show_default=False,
         ),
     ],
-    cost_key: CostKey = "cost",
+    cost_key: CostKey = None,
     kwargs: Kwargs = None,
     max_episode_steps: MaxEpisodeSteps = None,
     episodes: Annotated[int, typer.Option(help="Episodes to drive at random.")] = 3,

@@ -85,7 +85,7 @@ def collect_command(
             "module:callable. Give it several times for equal shares."
         ),
     ] = None,
-    cost_key: CostKey = "cost",
+    cost_key: CostKey = None,
     kwargs: Kwargs = None,
     max_episode_steps: MaxEpisodeSteps = None,
     workers: Annotated[
@@ -126,7 +126,7 @@ def collect_command(
     else:
         _require_unused(
             {
-                "--cost-key": cost_key != "cost",
+                "--cost-key": cost_key,
                 "--kwargs": kwargs,
                 "--max-episode-steps": max_episode_steps,
             }
@@ -136,7 +136,7 @@ def collect_command(
         dataset = collect_to_minari(
             recipe, out or "", transitions=transitions, seed=seed, workers=workers, ray=ray
         )
-        where = f"Minari dataset {out or recipe.name}"
+        where = f"Minari dataset {out or dataset.metadata.name}"
     else:
         dataset = collect(
             recipe,

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from safer_offline.environments.source import EnvironmentSource
 
 CostKey = Annotated[
-    str, typer.Option(help="Where the environment's info holds the cost of a step.")
+    str | None,
+    typer.Option(
+        help="Where the environment's info holds the cost of a step (default: cost; for a run, "
+        "as in its dataset).",
+        show_default=False,
+    ),
 ]
 Kwargs = Annotated[
     list[str] | None,
@@ -28,7 +33,7 @@ MaxEpisodeSteps = Annotated[
 
 
 def environment_source(
-    name: str, *, cost_key: str, kwargs: list[str] | None, max_episode_steps: int | None
+    name: str, *, cost_key: str | None, kwargs: list[str] | None, max_episode_steps: int | None
 ) -> EnvironmentSource:
     """The environment that the options name.
 
@@ -40,7 +45,7 @@ def environment_source(
     return EnvironmentSource(
         name=name,
         kwargs=parse_kwargs(kwargs or []),
-        cost_key=cost_key,
+        cost_key=cost_key or "cost",
         max_episode_steps=max_episode_steps,
     )
 

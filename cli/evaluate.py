@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, environment_source
+from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, parse_kwargs
 from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def evaluate_command(
@@ -19,15 +22,26 @@ def evaluate_command(
         str | None,
         typer.Option(
             help="Task: car-circle, a Gymnasium id, module:Id-v0 or module:function "
-            "(default: as trained)."
+            "(default: that of the dataset, as it was there)."
         ),
     ] = None,
-    cost_key: CostKey = "cost",
+    cost_key: CostKey = None,
     kwargs: Kwargs = None,
     max_episode_steps: MaxEpisodeSteps = None,
     attacks: Annotated[
-        str, typer.Option(help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr.")
+        str,
+        typer.Option(
+            help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr. An attack of your own "
+            "is module:Class; LABEL=NAME meets one attack with several settings."
+        ),
     ] = "all",
+    attack_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ATTACK.NAME=VALUE",
+            help="Settings of an attack: mad.steps=50,restarts=10; give it several times for more.",
+        ),
+    ] = None,
     epsilon: Epsilon = "0.05",
     epsilon_units: EpsilonUnits = EpsilonUnits.raw,
     episodes: Annotated[int, typer.Option(help="Episodes under each attack.")] = 50,
@@ -39,10 +53,22 @@ def evaluate_command(
         float | None, typer.Option(help="Largest allowed episode cost (default: as trained).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results (default: the run directory).")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the results (default: RUN/evaluations/, then a name for what is "
+            "evaluated, so that none replaces another).",
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another evaluation's results in --out.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole report as JSON instead of the table.")
+    ] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="Show all evaluations of this run and stop.")
     ] = False,
 ) -> None:
     """Attack a trained policy in the simulator and report return, cost and violations."""
@@ -50,33 +76,85 @@ def evaluate_command(
     import torch
     from rich.console import Console
 
-    from safer_offline.errors import UsageError
-    from safer_offline.evaluation.harness import evaluate
-    from safer_offline.evaluation.rendering import report_json, report_table, save_report
+    from safer_offline.evaluation.folders import list_evaluations, results_folder
+    from safer_offline.evaluation.harness import prepare
+    from safer_offline.evaluation.rendering import report_json, save_report
+    from safer_offline.evaluation.tables import report_table
+    from safer_offline.evaluation.task import environment_of
     from safer_offline.policies.trained import load_policy
 
+    if list_all:
+        _print_list(list_evaluations(run), run)
+        return
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
     policy = load_policy(run)
-    name = env or policy.env_id
-    if name is None:
-        raise UsageError(f"{run} does not say what task it was trained for: give it with --env")
-    report = evaluate(
+    evaluation = prepare(
         policy,
-        env=environment_source(
-            name, cost_key=cost_key, kwargs=kwargs, max_episode_steps=max_episode_steps
+        env=environment_of(
+            policy.context,
+            env=env,
+            cost_key=cost_key,
+            kwargs=parse_kwargs(kwargs or []),
+            max_episode_steps=max_episode_steps,
         ),
         attacks=attacks,
+        attack_set=attack_set or [],
         epsilon=parse_epsilon(epsilon),
         epsilon_units=epsilon_units.value,
         episodes=episodes,
         seed=seed,
-        workers=workers,
         cost_limit=cost_limit,
     )
-    files = save_report(report, out or (run if run.is_dir() else run.parent))
+    # Before the first episode: a refusal should not cost the user an evaluation.
+    folder = results_folder(run, evaluation.plan, out=out, overwrite=overwrite)
+    report = evaluation.run(workers=workers)
+    files = save_report(report, folder)
     if as_json:
         typer.echo(report_json(report), nl=False)
         return
-    typer.echo("Wrote " + ", ".join(str(file) for file in files))
+    typer.echo(f"Wrote {folder}: {', '.join(file.name for file in files)}.")
     Console().print(report_table(report))
+
+
+def _print_list(evaluations: pd.DataFrame, run: Path) -> None:
+    """All evaluations of a run: what was evaluated, and how it went at worst."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if evaluations.empty:
+        typer.echo(f"{run} has not been evaluated yet.")
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption="worst: each episode under the attack that harms it most",
+        padding=(0, 0),
+    )
+    columns = (
+        "", "ε", "episodes", "seed", "limit", "natural\nreturn", "natural\ncost",
+        "worst\nreturn", "worst\ncost", "worst\nviolations",
+    )  # fmt: skip
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    rows = evaluations.to_dict("records")
+    for number, row in enumerate(rows, start=1):
+        epsilon = row["epsilon"]
+        table.add_row(
+            f"{number}",
+            (f"{epsilon:g}" if isinstance(epsilon, float) else "varies")
+            + (" std" if row["epsilon_units"] == "std" else ""),
+            f"{row['episodes']:.0f}",
+            f"{row['seed']:.0f}",
+            *(_number(row[name]) for name in ("cost_limit", "natural_reward", "natural_cost")),
+            *(_number(row[name]) for name in ("worst_reward", "worst_cost")),
+            _number(row["worst_violations"], "{:.0%}"),
+        )
+    Console().print(table)
+    for number, row in enumerate(rows, start=1):
+        note = f" ({row['differences']})" if row["differences"] else ""
+        typer.echo(f"{number}  {row['env']}{note}: {row['folder']}")
+
+
+def _number(value: float | None, form: str = "{:.1f}") -> str:
+    return "–" if value is None or value != value else form.format(value)  # noqa: PLR0124 - NaN

@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from safer_offline.context import BoxSpace
     from safer_offline.datasets.collection.collector import collect
     from safer_offline.datasets.dataset.in_memory import OfflineDataset
     from safer_offline.datasets.dataset.sampling import TransitionSampler
-    from safer_offline.datasets.dataset.schema import BehaviorPolicy, BoxSpace, Metadata
+    from safer_offline.datasets.dataset.schema import BehaviorPolicy, Metadata
     from safer_offline.datasets.formats.d4rl import from_d4rl, import_d4rl, to_d4rl
     from safer_offline.datasets.formats.dsrl import from_dsrl, to_dsrl
     from safer_offline.datasets.formats.minari import from_minari, to_minari

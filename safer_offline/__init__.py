@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from safer_offline.estep import solve_estep, solve_estep_cvxpy
+    from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.results import EvaluationReport
     from safer_offline.learners import SAFER, SAFERConfig
@@ -27,6 +28,7 @@ __all__ = [
     "SAFERConfig",
     "TrainedPolicy",
     "evaluate",
+    "list_evaluations",
     "load_policy",
     "solve_estep",
     "solve_estep_cvxpy",
@@ -38,6 +40,7 @@ _HOMES = {
     "SAFERConfig": "learners",
     "EvaluationReport": "evaluation.results",
     "evaluate": "evaluation.harness",
+    "list_evaluations": "evaluation.folders",
     "TrainedPolicy": "policies.trained",
     "load_policy": "policies.trained",
     "Run": "training.loop",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
-from importlib import metadata as installed
 from typing import Any
 
 import gymnasium
@@ -22,7 +20,8 @@ from safer_offline.datasets.behaviors.learned.actor_files import (
 )
 from safer_offline.datasets.behaviors.learned.families import ActorController
 from safer_offline.environments.base import SimulatedEnvironment
-from safer_offline.environments.tasks import simulators_of
+from safer_offline.environments.tasks import deciding_packages
+from safer_offline.machine import installed_versions
 from safer_offline.progress import progress_bar
 
 FloatArray = NDArray[np.float32]
@@ -165,9 +164,5 @@ def _distance_to_track(observation: FloatArray) -> float:
 
 def _package_versions(env_id: str) -> dict[str, str]:
     """Of everything that decides what a training with a given seed gives."""
-    packages = ["safer-offline", "stable-baselines3", "torch", "gymnasium", "numpy"]
-    versions = {}
-    for package in (*packages, *simulators_of(env_id)):
-        with contextlib.suppress(installed.PackageNotFoundError):
-            versions[package] = installed.version(package)
-    return versions
+    packages = "safer-offline", "stable-baselines3", "torch", *deciding_packages(env_id)
+    return installed_versions(packages)

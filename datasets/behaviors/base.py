@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from safer_offline.context import EnvironmentContext
+
 FloatArray = NDArray[np.float32]
 
 
@@ -33,12 +35,14 @@ class BehaviorFamily:
         description: How it drives, in a few words, for tables and dataset cards.
         draw: Draws the controller of one episode from that episode's own generator.
         checkpoint_sha256: Hash of its weights, where it was learned.
+        context: Environment that it was learned for, where it tells.
     """
 
     name: str
     description: str
     draw: Callable[[np.random.Generator], Controller]
     checkpoint_sha256: str | None = None
+    context: EnvironmentContext | None = None
 
 
 @dataclass(frozen=True)

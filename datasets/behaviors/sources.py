@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -71,9 +72,14 @@ def behavior_from_source(
         return actor_family(
             packaged_actors(packaged), env_id=env_id, parameters=parameters, name=name or packaged
         )
-    if ":" in source:
+    if is_python(source):
         return _python_family(source, parameters=parameters, base=base, name=name)
     return _registered_family(source, env_id=env_id, parameters=parameters, name=name)
+
+
+def is_python(source: str) -> bool:
+    """Whether a text names Python of the user's own."""
+    return ":" in source and not source.startswith((CHECKPOINT, PACKAGED))
 
 
 def _registered_family(
@@ -154,11 +160,4 @@ def _checked(policy: object, source: str) -> Controller:
 
 
 def _named(family: BehaviorFamily, name: str | None) -> BehaviorFamily:
-    if name is None:
-        return family
-    return BehaviorFamily(
-        name=name,
-        description=family.description,
-        draw=family.draw,
-        checkpoint_sha256=family.checkpoint_sha256,
-    )
+    return family if name is None else dataclasses.replace(family, name=name)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from safer_offline.datasets.collection.checks import check_behaviors
 from safer_offline.datasets.collection.processes import collect_locally
 from safer_offline.datasets.collection.recipe import Recipe, load_recipe
 from safer_offline.datasets.collection.shards import CollectionPlan, shard_path
@@ -112,12 +113,7 @@ def _plan(
 ) -> CollectionPlan:
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    recipe = dataclasses.replace(
-        recipe,
-        transitions=recipe.transitions if transitions is None else transitions,
-        seed=recipe.seed if seed is None else seed,
-    )
-    return CollectionPlan.make(recipe)
+    return CollectionPlan.make(recipe.instead(transitions=transitions, seed=seed))
 
 
 @contextlib.contextmanager
@@ -128,6 +124,8 @@ def _gathered(
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be at least 1, not {workers}")
     undisturbed, begun = not folder.exists(), time.monotonic()
+    if undisturbed and ray is None:
+        check_behaviors(plan.recipe)
     _claim(folder, plan)
     _collect_shards(plan, folder, workers=workers, ray=ray, progress=progress)
     parts = [load_dataset(shard_path(folder, number)) for number in range(len(plan.shards))]

@@ -110,6 +110,35 @@ class Recipe:
         total = sum(actor.share for actor in self.behaviors)
         return tuple(actor.share / total for actor in self.behaviors)
 
+    def instead(self, *, transitions: int | None = None, seed: int | None = None) -> Recipe:
+        """The same recipe with another size or seed, under a name that says so.
+
+        What it makes is not the dataset that others know by the recipe's name.
+
+        Args:
+            transitions: Instead of the recipe's number; None leaves it.
+            seed: Instead of the recipe's.
+        """
+        changed: dict[str, Any] = {
+            word: (value, getattr(self, word))
+            for word, value in (("transitions", transitions), ("seed", seed))
+            if value is not None and value != getattr(self, word)
+        }
+        if not changed:
+            return self
+        told = [f"{word} {new:,} instead of {old:,}" for word, (new, old) in changed.items()]
+        note = f"Not the dataset of the recipe: {' and '.join(told)}."
+        stem, version, number = self.name.rpartition("-v")
+        stem = stem if version else self.name
+        words = {"transitions": "n", "seed": "seed"}
+        suffix = "".join(f"-{words[word]}{new}" for word, (new, _) in changed.items())
+        return dataclasses.replace(
+            self,
+            **{word: new for word, (new, _) in changed.items()},
+            name=self.name and f"{stem}{suffix}{version}{number if version else ''}",
+            description=f"{self.description} {note}".strip(),
+        )
+
     @classmethod
     def from_toml(cls, text: str, *, path: Path | None = None) -> Recipe:
         """Read a recipe.

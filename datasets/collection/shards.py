@@ -6,12 +6,9 @@ time; all else about collecting (`collection`) rests on that.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata as installed
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,11 @@ from safer_offline.datasets.behaviors.base import Controller, ExplorationNoise, 
 from safer_offline.datasets.behaviors.sources import behavior_from_source
 from safer_offline.datasets.collection.recipe import Recipe
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
-from safer_offline.datasets.dataset.schema import BehaviorPolicy, BoxSpace, Metadata
+from safer_offline.datasets.dataset.schema import BehaviorPolicy, Metadata
 from safer_offline.datasets.storage.hdf5 import save_dataset
 from safer_offline.environments.base import SimulatedEnvironment
-from safer_offline.environments.tasks import simulators_of
+from safer_offline.environments.tasks import deciding_packages
+from safer_offline.machine import installed_versions
 
 SHARD_TRANSITIONS = 6_000
 """Transitions in a shard: a few seconds of work, which is what a crash can cost."""
@@ -56,10 +54,11 @@ class CollectionPlan:
             UsageError: If a behaviour or the environment does not exist.
         """
         families = behaviors_of(recipe)
+        packages = "safer-offline", *deciding_packages(recipe.environment.env_id)
         return cls(
             recipe=recipe,
             checkpoints=tuple(family.checkpoint_sha256 or "" for family in families),
-            versions=tuple(_versions(recipe.environment.env_id)),
+            versions=tuple(installed_versions(packages).items()),
             shard_transitions=SHARD_TRANSITIONS,
         )
 
@@ -187,15 +186,17 @@ def _metadata(
     families: tuple[BehaviorFamily, ...],
 ) -> Metadata:
     recipe = plan.recipe
+    context = recipe.environment.context_of(environment)
     return Metadata(
         name=recipe.name,
         description=recipe.description,
-        env_id=environment.env_id,
+        env_id=context.env_id,
         env_spec=environment.spec,
-        env_kwargs=recipe.environment.kwargs,
-        max_episode_steps=environment.max_episode_steps,
-        observation_space=BoxSpace.from_gymnasium(environment.observation_space),
-        action_space=BoxSpace.from_gymnasium(environment.action_space),
+        env_kwargs=context.kwargs or {},
+        cost_key=context.cost_key,
+        max_episode_steps=context.max_episode_steps,
+        observation_space=context.observation_space,
+        action_space=context.action_space,
         cost_limit=recipe.cost_limit,
         cost_definition=recipe.cost_definition or f"info['{recipe.environment.cost_key}']",
         reference_scores=recipe.reference_scores,
@@ -206,7 +207,7 @@ def _metadata(
                 share=share,
                 description=family.description,
                 checkpoint_sha256=family.checkpoint_sha256,
-                parameters={"policy": actor.policy, **actor.parameters},
+                parameters={"policy": actor.policy, **actor.parameters, **_trained_for(family)},
             )
             for actor, share, family in zip(recipe.behaviors, recipe.shares, families, strict=True)
         ),
@@ -217,14 +218,16 @@ def _metadata(
     )
 
 
+def _trained_for(family: BehaviorFamily) -> dict[str, Any]:
+    """The environment of a learned behaviour; its spaces are those of this dataset."""
+    if family.context is None:
+        return {}
+    told = family.context.to_json()
+    return {"trained_for": {name: told[name] for name in told if not name.endswith("_space")}}
+
+
 def _with_noise(family: BehaviorFamily, noise: ExplorationNoise) -> BehaviorFamily:
     def draw(generator: np.random.Generator) -> Controller:
         return NoisyController(family.draw(generator), noise, generator)
 
     return dataclasses.replace(family, draw=draw)
-
-
-def _versions(env_id: str) -> Iterator[tuple[str, str]]:
-    for package in ("safer-offline", *simulators_of(env_id), "gymnasium", "numpy"):
-        with contextlib.suppress(installed.PackageNotFoundError):
-            yield package, installed.version(package)

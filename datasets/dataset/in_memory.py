@@ -332,6 +332,9 @@ def _descend(datasets: Sequence[OfflineDataset]) -> Metadata:
         for name in (entry.name for entry in dataclasses.fields(Metadata))
         if any(getattr(first, name) != getattr(other, name) for other in others)
     }
+    if "env_kwargs" in disputed:
+        # With a cost key, no arguments would mean that there were none.
+        disputed["cost_key"] = None
     hashes = (dataset.metadata.content_sha256 for dataset in datasets)
     parents = tuple(sha256 for sha256 in hashes if sha256)
     if len(datasets) == 1 and "parent_id" in datasets[0].infos:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from safer_offline.context import BoxSpace, EnvironmentContext
 from safer_offline.errors import DataError
 
-if TYPE_CHECKING:
-    import gymnasium
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SCHEMA = "safer-offline/1"
 MATRICES = ("observations", "next_observations", "actions")
@@ -32,54 +36,6 @@ IDENTIFIERS = ("infos/episode_id", "infos/seed", "infos/policy_id")
 
 # HDF5 keeps an attribute in an object header message, which holds just under 64 KiB.
 MAX_ATTRIBUTE_BYTES = 64_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxSpace:
-    """A box of vectors: the observation or action space of the environment.
-
-    Args:
-        low: Lower bound of each dimension; -inf where there is none.
-        high: Upper bound of each dimension.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.low) != len(self.high):
-            raise ValueError(f"{len(self.low)} lower bounds but {len(self.high)} upper bounds")
-
-    @property
-    def size(self) -> int:
-        """Number of dimensions."""
-        return len(self.low)
-
-    @classmethod
-    def from_gymnasium(cls, space: gymnasium.spaces.Box) -> BoxSpace:
-        """The same box without Gymnasium."""
-        return cls(
-            low=tuple(float(bound) for bound in space.low),
-            high=tuple(float(bound) for bound in space.high),
-        )
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> BoxSpace:
-        """Inverse of `to_json`."""
-        return cls(
-            low=tuple(float(bound) for bound in value["low"]),
-            high=tuple(float(bound) for bound in value["high"]),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The dictionary that Minari writes for a Gymnasium box, so that peers can read it."""
-        return {
-            "type": "Box",
-            "dtype": "float32",
-            "shape": [self.size],
-            "low": list(self.low),
-            "high": list(self.high),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +71,8 @@ class Metadata:
     env_spec: Mapping[str, Any] | None = None
     """Gymnasium's specification, `json.loads(spec.to_json())`."""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    cost_key: str | None = None
+    """Where the environment's `info` held the cost of a step."""
     max_episode_steps: int | None = None
     observation_space: BoxSpace | None = None
     action_space: BoxSpace | None = None
@@ -141,6 +99,23 @@ class Metadata:
     num_transitions: int | None = None
     array_sha256: Mapping[str, str] = field(default_factory=dict)
     content_sha256: str = ""
+
+    @property
+    def context(self) -> EnvironmentContext:
+        """The environment that the data come from, as far as the file tells.
+
+        A file that names the cost key tells all arguments, so that no `env_kwargs` then mean none.
+        """
+        told = self.env_kwargs or self.cost_key is not None
+        return EnvironmentContext(
+            env_id=self.env_id,
+            kwargs=self.env_kwargs if told else None,
+            cost_key=self.cost_key,
+            max_episode_steps=self.max_episode_steps,
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            versions=self.versions,
+        )
 
     def without_content(self) -> Metadata:
         """The same metadata for other arrays: what described the old ones is forgotten."""
@@ -210,10 +185,22 @@ class Metadata:
                     field=name,
                     remedy="delete or rewrite the attribute, or get the original file again",
                 ) from error
+        if "cost_key" not in values and values.get("recipe"):
+            values["cost_key"] = _cost_key_of(values["recipe"])
         return cls(**values)
 
 
 _FIELDS = tuple(entry.name for entry in dataclasses.fields(Metadata))
+
+
+def _cost_key_of(recipe: str) -> str | None:
+    """Files from before `cost_key` tell it in their recipe, unless it is the usual one."""
+    try:
+        environment = tomllib.loads(recipe)["environment"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return None
+    key = environment.get("cost_key", "cost") if isinstance(environment, dict) else None
+    return key if isinstance(key, str) else None
 
 
 def _encode_json(value: object) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from safer_offline.context import BoxSpace
 from safer_offline.datasets.dataset.schema import (
     ARRAYS,
     FLAG_ARRAYS,
@@ -22,7 +23,6 @@ from safer_offline.datasets.dataset.schema import (
     IDENTIFIERS,
     INFO_PREFIX,
     MATRICES,
-    BoxSpace,
     Metadata,
 )
 from safer_offline.errors import DataError

@@ -25,8 +25,9 @@ from minari import EpisodeData
 from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
+from safer_offline.context import BoxSpace
 from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
-from safer_offline.datasets.dataset.schema import INFO_PREFIX, BoxSpace, Metadata
+from safer_offline.datasets.dataset.schema import INFO_PREFIX, Metadata
 from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
 from safer_offline.datasets.formats import is_minari_id
 from safer_offline.errors import DataError, UsageError
@@ -280,6 +281,8 @@ def _read_metadata(source: minari.MinariDataset, *, path: Path) -> Metadata:
     return Metadata(
         env_id=spec.id if spec else "",
         env_spec=json.loads(spec.to_json()) if spec else None,
+        env_kwargs=spec.kwargs if spec else {},
+        cost_key="cost",
         max_episode_steps=spec.max_episode_steps if spec else None,
         observation_space=_vector_space(source.observation_space),
         action_space=_vector_space(source.action_space),

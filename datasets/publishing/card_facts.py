@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from safer_offline.datasets.dataset.schema import INFO_PREFIX, BoxSpace, Metadata
+from safer_offline.context import BoxSpace
+from safer_offline.datasets.dataset.schema import INFO_PREFIX, Metadata
 from safer_offline.datasets.description.summary import DatasetSummary, Spread
 from safer_offline.datasets.publishing.release import HISTOGRAMS, RECIPE, Release
 

@@ -23,6 +23,7 @@ _RECOUNTED = {"episode_id", "parent_id"}
 _TELLING = (
     "env_id",
     "env_kwargs",
+    "cost_key",
     "max_episode_steps",
     "observation_space",
     "action_space",

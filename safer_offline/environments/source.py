@@ -13,14 +13,16 @@ from typing import Any, cast
 
 import gymnasium
 
+from safer_offline.context import BoxSpace, EnvironmentContext
 from safer_offline.environments.base import SimulatedEnvironment
 from safer_offline.environments.bullet import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
 from safer_offline.environments.mujoco import registered_id
 from safer_offline.environments.names import find_factory, is_factory, resolve_name
-from safer_offline.environments.tasks import BULLET_IDS, VELOCITY_IDS
+from safer_offline.environments.tasks import BULLET_IDS, VELOCITY_IDS, deciding_packages
 from safer_offline.errors import SaferOfflineError, UsageError
 from safer_offline.importing import failure_of
+from safer_offline.machine import installed_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,18 @@ class EnvironmentSource:
         except SaferOfflineError:
             environment.close()
             raise
+
+    def context_of(self, environment: SimulatedEnvironment) -> EnvironmentContext:
+        """What `make` made, for those who shall make it again."""
+        return EnvironmentContext(
+            env_id=environment.env_id,
+            kwargs=dict(self.kwargs),
+            cost_key=self.cost_key,
+            max_episode_steps=environment.max_episode_steps,
+            observation_space=BoxSpace.from_gymnasium(environment.observation_space),
+            action_space=BoxSpace.from_gymnasium(environment.action_space),
+            versions=installed_versions(deciding_packages(environment.env_id)),
+        )
 
     def make_gymnasium(self) -> gymnasium.Env[Any, Any]:
         """Build an environment that is no Bullet task, as its author wrote it.

@@ -34,13 +34,15 @@ def short_name(env_id: str) -> str:
 
 
 def simulators_of(env_id: str) -> tuple[str, ...]:
-    """The packages that simulate a task; for an environment that is not ours, all it may rest on.
-
-    With Gymnasium and NumPy, they decide what happens in it.
-    """
+    """The packages that simulate a task; for an environment not ours, all it may rest on."""
     if env_id in ENVIRONMENT_IDS:
         return _BULLET if env_id in BULLET_IDS else _MUJOCO
     return _BULLET + _MUJOCO
+
+
+def deciding_packages(env_id: str) -> tuple[str, ...]:
+    """All packages that decide what an episode looks like."""
+    return *simulators_of(env_id), "gymnasium", "numpy"
 
 
 def find_environment(name: str) -> str | None:

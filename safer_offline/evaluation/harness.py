@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -22,12 +23,17 @@ from safer_offline.attacks import (
     Natural,
     NoiseSource,
     attack_budget,
+    attack_settings,
     resolve_attacks,
 )
+from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import DataError, UsageError
+from safer_offline.evaluation.plan import EvaluationPlan
+from safer_offline.evaluation.reference import dsrl_range
 from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.rollouts import EvaluatedPolicy, Job, Rollouts
+from safer_offline.evaluation.task import describe_differences, environment_of
 from safer_offline.progress import progress_bar
 
 FIT_EPISODES = 20
@@ -41,8 +47,9 @@ _EVALUATE, _FIT = 101, 102
 def evaluate(
     policy: EvaluatedPolicy,
     *,
-    env: str | EnvironmentSource,
+    env: str | EnvironmentSource | None = None,
     attacks: str | Sequence[str | Attack] = "all",
+    attack_set: Sequence[str] = (),
     epsilon: float | Sequence[float] = 0.05,
     epsilon_units: EpsilonUnits = "raw",
     episodes: int = 50,
@@ -62,7 +69,10 @@ def evaluate(
     Args:
         policy: A policy with its critics.
         env: Name of the task (see `EnvironmentSource`), or a source that says more than its name.
+            None takes the environment that the policy was trained for, as it was there; so does its
+            name. What differs from that is a warning, and stands in the report.
         attacks: "all", names (a sequence, or separated by commas), or attacks of your own.
+        attack_set: Their settings, such as `mad.steps=50`; see `resolve_attacks`.
         epsilon: Budget of the attacks: one number for all coordinates, or one for each.
         epsilon_units: What epsilon counts: raw observation units, or standard deviations of the
             dataset.
@@ -74,53 +84,125 @@ def evaluate(
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
-        UsageError: If an argument is impossible, a name unknown, or an environment not usable.
+        UsageError: If an argument is impossible, a name unknown, or an environment not usable; if
+            nothing says which environment or which cost is meant.
         DataError: If the policy does not fit the environment.
         MissingSimulatorError: If there is no simulator on this machine.
     """
-    if episodes < 1 or max_rows < 1:
-        raise UsageError(f"episodes and max_rows must be at least 1, not {episodes} and {max_rows}")
+    evaluation = prepare(
+        policy,
+        env=env,
+        attacks=attacks,
+        attack_set=attack_set,
+        epsilon=epsilon,
+        epsilon_units=epsilon_units,
+        episodes=episodes,
+        seed=seed,
+        cost_limit=cost_limit,
+    )
+    return evaluation.run(workers=workers, max_rows=max_rows, progress=progress)
+
+
+def prepare(
+    policy: EvaluatedPolicy,
+    *,
+    env: str | EnvironmentSource | None = None,
+    attacks: str | Sequence[str | Attack] = "all",
+    attack_set: Sequence[str] = (),
+    epsilon: float | Sequence[float] = 0.05,
+    epsilon_units: EpsilonUnits = "raw",
+    episodes: int = 50,
+    seed: int = 0,
+    cost_limit: float | None = None,
+) -> Evaluation:
+    """Everything of `evaluate` before the first episode: see there for arguments and errors."""
+    if episodes < 1:
+        raise UsageError(f"episodes must be at least 1, not {episodes}")
     if seed < 0:
         raise UsageError(f"seed must not be negative, but is {seed}")
     cost_limit = policy.cost_limit if cost_limit is None else float(cost_limit)
     if cost_limit is not None and not 0 <= cost_limit < math.inf:
         raise UsageError(f"cost_limit must be finite and not negative, but is {cost_limit}")
-    source = EnvironmentSource(name=env) if isinstance(env, str) else env
-    chosen = resolve_attacks(attacks)
+    carried = policy.context
+    source = env if isinstance(env, EnvironmentSource) else environment_of(carried, env=env)
+    critics = getattr(policy, "critics", ("reward", "cost"))
+    chosen = resolve_attacks(attacks, settings=attack_set, critics=critics)
     budget = attack_budget(epsilon, policy.observation_std, units=epsilon_units)
-    horizon = _check_task(policy, source)
-
-    fitting = any(attack.needs_fit for attack in chosen)
-    total = horizon * (len(chosen) * episodes + fitting * FIT_EPISODES)
-    with (
-        progress_bar("evaluate", total=total, enabled=progress) as bar,
-        Rollouts(
-            policy, source=source, budget=budget, seed=seed, workers=workers, bar=bar
-        ) as rollouts,
-    ):
-        if fitting:
-            recorder = _Recorder()
-            seeds = _episode_seeds(seed, FIT_EPISODES, domain=_FIT)
-            rollouts.run([Job(recorder, range(FIT_EPISODES), seeds)])
-            seen = torch.cat(recorder.seen)
-            chosen = tuple(a.fit(policy, seen) if a.needs_fit else a for a in chosen)
-        seeds = _episode_seeds(seed, episodes, domain=_EVALUATE)
-        tables = [rollouts.run(wave) for wave in _waves(chosen, seeds, max_rows)]
-
-    order = pd.CategoricalDtype([attack.name for attack in chosen], ordered=True)
-    table = pd.concat(tables, ignore_index=True).astype({"attack": order})
-    table = table.sort_values(["attack", "episode"], ignore_index=True).astype({"attack": str})
+    context = _simulated_context(policy, source)
     given = np.asarray(epsilon, np.float64)
-    return EvaluationReport(
-        env_id=source.env_id,
+    plan = EvaluationPlan(
+        context=context,
+        policy=getattr(policy, "fingerprint", ""),
         epsilon=given.item() if given.ndim == 0 else tuple(given.tolist()),
         epsilon_units=epsilon_units,
+        episodes=episodes,
         seed=seed,
         cost_limit=cost_limit,
-        reward_range=policy.reward_range,
-        attacks={attack.name: dict(vars(attack)) for attack in chosen},
-        episodes=table,
+        attacks={attack.name: attack_settings(attack) for attack in chosen},
     )
+    return Evaluation(plan=plan, policy=policy, source=source, attacks=chosen, budget=budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """An evaluation that is about to begin.
+
+    Attributes:
+        plan: All that its numbers depend on.
+        policy: The victim.
+        source: Makes the environment.
+        attacks: As asked for; `run` fits those that must know their victim.
+        budget: Of the attacks, raw units, shape (ds,).
+    """
+
+    plan: EvaluationPlan
+    policy: EvaluatedPolicy
+    source: EnvironmentSource
+    attacks: tuple[Attack, ...]
+    budget: Tensor
+
+    def run(
+        self, *, workers: int | None = None, max_rows: int = 32, progress: bool = True
+    ) -> EvaluationReport:
+        """Run all episodes; see `evaluate`."""
+        if max_rows < 1:
+            raise UsageError(f"max_rows must be at least 1, not {max_rows}")
+        plan, policy, chosen = self.plan, self.policy, self.attacks
+        fitting = any(attack.needs_fit for attack in chosen)
+        horizon = plan.context.max_episode_steps or 0
+        total = horizon * (len(chosen) * plan.episodes + fitting * FIT_EPISODES)
+        with (
+            progress_bar("evaluate", total=total, enabled=progress) as bar,
+            Rollouts(
+                policy,
+                source=self.source,
+                budget=self.budget,
+                seed=plan.seed,
+                workers=workers,
+                bar=bar,
+            ) as rollouts,
+        ):
+            if fitting:
+                recorder = _Recorder()
+                seeds = _episode_seeds(plan.seed, FIT_EPISODES, domain=_FIT)
+                rollouts.run([Job(recorder, range(FIT_EPISODES), seeds)])
+                seen = torch.cat(recorder.seen)
+                chosen = tuple(a.fit(policy, seen) if a.needs_fit else a for a in chosen)
+            seeds = _episode_seeds(plan.seed, plan.episodes, domain=_EVALUATE)
+            tables = [rollouts.run(wave) for wave in _waves(chosen, seeds, max_rows)]
+
+        order = pd.CategoricalDtype([attack.name for attack in chosen], ordered=True)
+        table = pd.concat(tables, ignore_index=True).astype({"attack": order})
+        table = table.sort_values(["attack", "episode"], ignore_index=True).astype({"attack": str})
+        return EvaluationReport(
+            plan=plan,
+            carried=policy.context,
+            # Returns of another task do not compare.
+            reward_range=policy.reward_range if policy.context.is_task_of(plan.context) else None,
+            dsrl_range=dsrl_range(plan.context),
+            attacks={attack.name: attack_settings(attack) for attack in chosen},
+            episodes=table,
+        )
 
 
 class _Recorder(Natural):
@@ -145,30 +227,27 @@ class _Recorder(Natural):
         return observations
 
 
-def _check_task(policy: EvaluatedPolicy, source: EnvironmentSource) -> int:
-    """Steps of an episode, after a check that the policy belongs to such an environment."""
-    env_id = source.env_id
-    if policy.env_id is not None and policy.env_id != env_id:
-        warnings.warn(
-            f"the policy was trained for {policy.env_id} and is evaluated in {env_id}",
-            stacklevel=2,
-        )
+def _simulated_context(policy: EvaluatedPolicy, source: EnvironmentSource) -> EnvironmentContext:
+    """What will be simulated, after a check that the policy fits it."""
     environment = source.make()
     try:
         sizes = {
             "observation": (policy.observation_size, environment.observation_space.shape),
             "action": (policy.action_size, environment.action_space.shape),
         }
+        context = source.context_of(environment)
     finally:
         environment.close()
+    if different := describe_differences(policy.context, context):
+        warnings.warn(different, stacklevel=3)
     for what, (size, shape) in sizes.items():
         if (size,) != shape:
             raise DataError(
-                f"the policy has {what}s of size {size}, but {env_id} has {what}s of size "
+                f"the policy has {what}s of size {size}, but {context.env_id} has {what}s of size "
                 f"{math.prod(shape or ())}",
                 remedy="Evaluate it in the environment that its dataset comes from.",
             )
-    return environment.max_episode_steps
+    return context
 
 
 def _episode_seeds(seed: int, count: int, *, domain: int) -> list[int]:

@@ -1,8 +1,7 @@
-"""What an evaluation found, as a table on screen, files for machines and a figure."""
+"""What an evaluation found, as files for machines and a figure."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
 import math
@@ -14,39 +13,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
-from rich.table import Table
 
-from safer_offline.environments.tasks import simulators_of
+from safer_offline.environments.tasks import deciding_packages
 from safer_offline.evaluation.results import EvaluationReport
+from safer_offline.evaluation.tables import title_of
 from safer_offline.files import write_atomically
+from safer_offline.machine import installed_versions
 
 # Of the Okabe-Ito palette, which colour-blind readers can tell apart.
 _SAFE, _UNSAFE, _LIMIT = "#0072B2", "#D55E00", "#333333"
-
-
-def report_table(report: EvaluationReport) -> Table:
-    """The report for a terminal: one row an attack, then the worst attack and the worst case.
-
-    In the last row each episode meets the attack that harms it most.
-    """
-    table = Table(
-        title=_title(report),
-        caption="± is the standard deviation over episodes",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("attack", no_wrap=True)
-    for heading in ("return", "cost", "violations", "norm.\nreturn", "norm.\ncost"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    summary = {str(row["attack"]): row for row in report.summary().to_dict("records")}
-    for name, row in summary.items():
-        table.add_row(name, *_cells(row, report.cost_limit))
-    if len(summary) > 1:
-        table.add_section()
-        worst = report.worst_attack()
-        table.add_row(f"worst: {worst}", *_cells(summary[worst], report.cost_limit))
-        table.add_row("worst per episode", *_cells(report.worst_case(), report.cost_limit))
-    return table
 
 
 def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
@@ -78,28 +53,22 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
 
 def report_json(report: EvaluationReport) -> str:
     """Everything as JSON: configuration, versions, summary and every episode; unknown is null."""
-    packages = ("safer-offline", "torch", "numpy", *simulators_of(report.env_id))
+    packages = ("safer-offline", "torch", *deciding_packages(report.env_id))
     document = {
-        "config": {
-            "env": report.env_id,
-            "epsilon": report.epsilon,
-            "epsilon_units": report.epsilon_units,
-            "seed": report.seed,
-            "cost_limit": report.cost_limit,
-            "reward_range": report.reward_range,
-            "attacks": report.attacks,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in packages},
-        },
-        "summary": report.summary().to_dict("records"),
+        "config": report.plan.to_json(),
+        "attacks": report.attacks,
+        "trained_for": report.carried.to_json(),
+        "differences": report.differences,
+        "reward_range": report.reward_range,
+        "dsrl_range": report.dsrl_range,
+        "versions": {"python": platform.python_version(), **installed_versions(packages)},
+        "summary": report.rows(),
         "worst_attack": report.worst_attack(),
         "worst_case": report.worst_case(),
         "episodes": report.episodes.to_dict("records"),
     }
     # Attacks of the user's own may hold settings that JSON does not know.
-    return json.dumps(_without_nan(document), indent=2, allow_nan=False, default=str) + "\n"
+    return json.dumps(as_standard_json(document), indent=2, allow_nan=False, default=str) + "\n"
 
 
 def plot_report(report: EvaluationReport) -> Figure:
@@ -108,7 +77,7 @@ def plot_report(report: EvaluationReport) -> Figure:
         name: report.of_attack(name)[["reward", "cost"]].to_numpy().T for name in report.attacks
     }
     figure = Figure(figsize=(9.5, 2.5 + 0.4 * len(samples)), layout="constrained")
-    figure.suptitle(_title(report), fontsize=11)
+    figure.suptitle(title_of(report), fontsize=11)
     legend = "dots: episodes, bars: mean ± standard deviation"
     if report.cost_limit is not None:
         legend += ", orange squares: mean cost above the limit"
@@ -178,52 +147,12 @@ def _plot_strips(axes: Axes, samples: list[Any], unsafe: list[bool]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _title(report: EvaluationReport) -> str:
-    count = report.episodes["episode"].nunique()
-    parts = [f"{report.env_id}: {count} episode{'' if count == 1 else 's'}"]
-    if isinstance(report.epsilon, float):
-        parts.append(f"ε = {report.epsilon:g} ({report.epsilon_units})")
-    else:
-        parts.append(f"ε for each coordinate ({report.epsilon_units})")
-    if report.cost_limit is not None:
-        parts.append(f"cost limit {report.cost_limit:g}")
-    return ", ".join(parts)
-
-
-def _cells(row: Mapping[Any, Any], cost_limit: float | None) -> list[str]:
-    """What follows the name in a table row; the colour of the cost says whether it is safe."""
-    cost = _number(row["cost_mean"], row["cost_std"])
-    if cost_limit is not None:
-        cost = f"[{'green' if row['cost_mean'] <= cost_limit else 'red'}]{cost}[/]"
-    rate = row["violation_rate"]
-    return [
-        _number(row["reward_mean"], row["reward_std"]),
-        cost,
-        "–" if math.isnan(rate) else f"{rate:.0%}",
-        _number(row["normalised_reward"], digits=2),
-        _number(row["normalised_cost"], digits=2),
-    ]
-
-
-def _number(value: float, deviation: float | None = None, *, digits: int = 1) -> str:
-    if math.isnan(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
-
-
-def _version(package: str) -> str | None:
-    """The installed version, or None: reports can be written without a simulator."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _without_nan(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """The same JSON value with null for NaN, which JSON does not have."""
+def as_standard_json(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """The same JSON value without what JSON does not have: null for NaN, words for infinity."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: as_standard_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [as_standard_json(item) for item in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)

@@ -11,7 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from safer_offline.attacks import EpsilonUnits, Natural
+from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
+from safer_offline.evaluation.plan import EvaluationPlan
+from safer_offline.evaluation.tables import print_as_text, report_table
+from safer_offline.evaluation.task import describe_differences
+
+
+class Summary(pd.DataFrame):
+    """A data frame that prints as the table of the command line; see `EvaluationReport.summary`."""
+
+    _metadata = ("_text",)
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,31 +33,68 @@ class EvaluationReport:
     """Everything that an evaluation found.
 
     Attributes:
-        env_id: The task.
-        epsilon: Budget as the caller gave it: one number, or one for each coordinate.
-        epsilon_units: "raw" observation units, or "std" of the dataset.
-        seed: Of episodes and attacks.
-        cost_limit: Largest allowed episode cost, or None.
-        reward_range: Extreme returns of the dataset, which normalise, or None.
-        attacks: Settings of each attack by its name, in the order of evaluation.
+        plan: What was evaluated: environment, budget, attacks, seed, limit.
+        carried: The environment that the policy was trained for, as far as it tells.
+        reward_range: Extreme returns of its dataset, which normalise; None where the dataset is of
+            another task than the evaluation, or unknown.
+        dsrl_range: Those of DSRL's dataset of the task, or None.
+        attacks: Settings of each attack by its name, in the order of evaluation, with what they
+            learned of their victim.
         episodes: Table of all episodes under all attacks, see `Rollouts.run`.
     """
 
-    env_id: str
-    epsilon: float | tuple[float, ...]
-    epsilon_units: EpsilonUnits
-    seed: int
-    cost_limit: float | None
-    reward_range: tuple[float, float] | None
+    plan: EvaluationPlan
+    carried: EnvironmentContext = field(default_factory=EnvironmentContext)
+    reward_range: tuple[float, float] | None = None
+    dsrl_range: tuple[float, float] | None = None
     attacks: dict[str, dict[str, Any]]
     episodes: pd.DataFrame = field(repr=False)
 
-    def summary(self) -> pd.DataFrame:
-        """One row for each attack, in the order of evaluation.
+    @property
+    def env_id(self) -> str:
+        """The environment."""
+        return self.plan.context.env_id
+
+    @property
+    def epsilon(self) -> float | tuple[float, ...]:
+        """Budget as the caller gave it: one number, or one for each coordinate."""
+        return self.plan.epsilon
+
+    @property
+    def epsilon_units(self) -> EpsilonUnits:
+        """What epsilon counts."""
+        return self.plan.epsilon_units
+
+    @property
+    def seed(self) -> int:
+        """Of episodes and attacks."""
+        return self.plan.seed
+
+    @property
+    def cost_limit(self) -> float | None:
+        """Largest allowed episode cost."""
+        return self.plan.cost_limit
+
+    @property
+    def differences(self) -> str:
+        """In what the environment is not the one that the policy was trained for; or empty."""
+        return describe_differences(self.carried, self.plan.context)
+
+    def __str__(self) -> str:
+        return print_as_text(report_table(self))
+
+    def summary(self) -> Summary:
+        """One row for each attack, in the order of evaluation; it prints as the table on screen.
 
         `*_low` and `*_high` enclose the mean with 95 % confidence. What nobody knows (violations
         without a cost limit, scores without a reward range) is NaN.
         """
+        summary = Summary(self.rows())
+        summary._text = str(self)
+        return summary
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `summary`."""
         rows = []
         for name in self.attacks:
             episodes = self.of_attack(name)
@@ -60,12 +111,12 @@ class EvaluationReport:
                     "env": self.env_id,
                 }
             )
-        return pd.DataFrame(rows)
+        return rows
 
     def worst_attack(self) -> str:
         """The attack with the largest mean cost; of several, the one with the least return."""
-        summary = self.summary().sort_values(["cost_mean", "reward_mean"], ascending=[False, True])
-        return str(summary["attack"].iloc[0])
+        worst = min(self.rows(), key=lambda row: (-row["cost_mean"], row["reward_mean"]))
+        return str(worst["attack"])
 
     def worst_case(self) -> dict[str, float]:
         """The statistics of `summary` if every episode meets the attack that harms it most."""
@@ -85,13 +136,18 @@ class EvaluationReport:
     def _describe(self, returns: NDArray[Any], costs: NDArray[Any]) -> dict[str, float]:
         reward_low, reward_high = statistics.bootstrap_interval(returns)
         cost_low, cost_high = statistics.bootstrap_interval(costs)
-        violation_rate = normalised_reward = normalised_cost = math.nan
+        violation_rate = normalised_cost = math.nan
+        normalised_reward = normalised_dsrl = math.nan
         if self.cost_limit is not None:
             violation_rate = statistics.violation_rate(costs, self.cost_limit)
             normalised_cost = statistics.mean(statistics.normalised_cost(costs, self.cost_limit))
         if self.reward_range is not None:
             normalised_reward = statistics.mean(
                 statistics.normalised_return(returns, self.reward_range)
+            )
+        if self.dsrl_range is not None:
+            normalised_dsrl = statistics.mean(
+                statistics.normalised_return(returns, self.dsrl_range)
             )
         return {
             "episodes": len(returns),
@@ -105,5 +161,6 @@ class EvaluationReport:
             "cost_high": cost_high,
             "violation_rate": violation_rate,
             "normalised_reward": normalised_reward,
+            "normalised_reward_dsrl": normalised_dsrl,
             "normalised_cost": normalised_cost,
         }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from safer_offline.attacks import Attack, AttackTarget, RowNoise
+from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.errors import DataError
@@ -34,8 +35,8 @@ class EvaluatedPolicy(AttackTarget, Protocol):
         ...
 
     @property
-    def env_id(self) -> str | None:
-        """Task that its dataset comes from, if known."""
+    def context(self) -> EnvironmentContext:
+        """Environment that its dataset comes from, as far as it is known."""
         ...
 
     @property

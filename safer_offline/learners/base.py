@@ -63,7 +63,7 @@ def policy_info(learner: LearnerOnData) -> PolicyInfo:
         algorithm=learner.name,
         observation_size=dataset.observation_size,
         action_size=dataset.action_size,
-        env_id=dataset.metadata.env_id,
+        context=dataset.metadata.context,
         cost_limit=getattr(learner.config, "cost_limit", None),
         reward_range=(float(returns.min()), float(returns.max())),
         dataset_sha256=dataset.metadata.content_sha256,

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from safer_offline.context import EnvironmentContext
 from safer_offline.errors import CheckpointError, UsageError
 from safer_offline.files import write_atomically
 from safer_offline.policies.actors import ACTORS, ActionBox, Actor
@@ -42,7 +43,7 @@ class PolicyInfo:
         critics: Which critics go along, `reward` and `cost`.
         critic_hidden_sizes: Hidden layers of the critics.
         critic_members: Networks in each critic ensemble.
-        env_id: Environment of the dataset, or empty.
+        context: Environment of the dataset, as far as it told.
         cost_limit: Episode cost that the policy was trained to keep.
         reward_range: Least and largest episode return of the dataset.
         dataset_sha256: Content hash of the dataset, or empty.
@@ -58,7 +59,7 @@ class PolicyInfo:
     critics: tuple[str, ...] = ("reward", "cost")
     critic_hidden_sizes: tuple[int, ...] = ()
     critic_members: int = 0
-    env_id: str = ""
+    context: EnvironmentContext = dataclasses.field(default_factory=EnvironmentContext)
     cost_limit: float | None = None
     reward_range: tuple[float, float] | None = None
     dataset_sha256: str = ""
@@ -211,9 +212,14 @@ class TrainedPolicy(nn.Module):
         return self.actor.observations.std
 
     @property
+    def context(self) -> EnvironmentContext:
+        """Environment of the dataset, as far as the file told."""
+        return self.info.context
+
+    @property
     def env_id(self) -> str | None:
-        """Environment of the dataset, if the file told."""
-        return self.info.env_id or None
+        """Its name, if the file told."""
+        return self.info.context.env_id or None
 
     @property
     def cost_limit(self) -> float | None:
@@ -225,12 +231,21 @@ class TrainedPolicy(nn.Module):
         """Least and largest episode return of the dataset."""
         return self.info.reward_range
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and provenance; the file says it, too."""
+        return _digest(*self._content())
+
+    def _content(self) -> tuple[str, dict[str, Tensor]]:
+        info = dataclasses.asdict(self.info) | {"context": self.info.context.to_json()}
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        return json.dumps(info), state
+
     def save(self, path: str | Path) -> None:
         """Write everything that is needed to act to one safetensors file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        info = json.dumps(dataclasses.asdict(self.info))
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        info, state = self._content()
         header = {"format": FORMAT, "info": info, "sha256": _digest(info, state)}
         write_atomically(path, _with_sorted_header(to_bytes(state, metadata=header)))
 
@@ -333,8 +348,10 @@ def _with_sorted_header(content: bytes) -> bytes:
 
 
 def _read_info(values: dict[str, Any]) -> PolicyInfo:
-    """Inverse of `dataclasses.asdict`: JSON has lists for tuples."""
-    tuples: dict[str, Any] = {
+    """Inverse of what `save` writes: JSON has lists for tuples."""
+    entries: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
-    return PolicyInfo(**tuples)
+    # Files from before the context tell the name of the environment alone.
+    context = entries.pop("context", None) or {"env_id": entries.pop("env_id", "")}
+    return PolicyInfo(**entries, context=EnvironmentContext.from_json(context))

@@ -81,22 +81,23 @@ def test_training_made_a_run(place):
     assert pd.read_csv(run_folder / "metrics.csv")["step"].iloc[-1] == 24
     info = load_policy(run_folder).info
     dataset = load_dataset(place / "ball_circle.h5")
-    assert info.env_id == "SafetyBallCircle-v0"
+    assert info.context.env_id == "SafetyBallCircle-v0"
     assert info.dataset_sha256 == dataset.metadata.content_sha256
     assert "safer-offline evaluate runs/ball_circle" in (place / "train.txt").read_text()
 
 
 def test_evaluating_made_a_report(place):
     run_folder = place / "runs" / "ball_circle"
-    table = pd.read_csv(run_folder / "evaluation.csv")
+    (results,) = (run_folder / "evaluations").iterdir()
+    table = pd.read_csv(results / "evaluation.csv")
     assert table["attack"].tolist() == ["natural", "uniform", "mc"]
     columns = "epsilon episodes reward_mean reward_std cost_mean cost_std violation_rate"
     assert set(columns.split()) <= set(table.columns)
     assert (table["episodes"] == 2).all()
     assert np.isfinite(table[["reward_mean", "cost_mean"]]).all(axis=None)
-    report = json.loads((run_folder / "evaluation.json").read_text())
+    report = json.loads((results / "evaluation.json").read_text())
     assert report["config"]["env"] == "SafetyBallCircle-v0"
-    assert list(run_folder.glob("evaluation*.png"))
+    assert list(results.glob("evaluation*.png"))
     output = (place / "evaluate.txt").read_text()
     for text in ("natural", "uniform", "mc", "evaluation.csv"):
         assert text in output
@@ -246,12 +247,12 @@ def test_what_exists_is_refused_and_untouched(place, tmp_path, refused):
     assert [path.name for path in tmp_path.iterdir()] == ["ball_circle.h5"]
 
     folder = place / "runs" / "ball_circle"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     arguments = ("train", "--data", place / "ball_circle.h5", "--cost-limit", 60)
     refused(2, "holds a run already", arguments=(*arguments, "--out", folder))
     said = refused(1, arguments=(*arguments, "--out", folder, "--resume", "--seed", 5))
     assert "'steps'" in said or "'seed'" in said
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_checkpoint_of_another_algorithm_ends_with_code_1(place, tmp_path, refused):

@@ -13,6 +13,7 @@ import pytest
 import torch
 import toy_environments
 
+from safer_offline.context import EnvironmentContext
 from safer_offline.environments.bullet import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
 from safer_offline.environments.source import EnvironmentSource
@@ -284,7 +285,7 @@ class Still:
 
     observation_size = action_size = 2
     observation_std = torch.ones(2)
-    env_id = POINT
+    context = EnvironmentContext(env_id=POINT, cost_key="cost", kwargs={})
     cost_limit = 5.0
     reward_range = None
 

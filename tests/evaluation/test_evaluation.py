@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from safer_offline.attacks import AMAD, Attack, MaxCost, Natural, Uniform, resolve_attacks
+from safer_offline.context import EnvironmentContext
 from safer_offline.errors import DataError, UsageError
 from safer_offline.evaluation import harness as evaluation
 from safer_offline.evaluation.harness import _episode_seeds, _waves, evaluate
@@ -22,7 +23,7 @@ class MatrixPolicy:
         self.observation_size, self.action_size = observation_size, action_size
         self.weight = torch.randn(action_size, observation_size, generator=generator)
         self.observation_std = torch.full((observation_size,), 0.5)
-        self.env_id = None
+        self.context = EnvironmentContext()
         self.cost_limit = 10.0
         self.reward_range = (-500.0, 500.0)
 
@@ -204,7 +205,7 @@ def test_policies_of_other_tasks_are_refused(sizes, message):
 
 def test_another_task_of_the_same_sizes_is_a_warning():
     policy = MatrixPolicy()
-    policy.env_id = "SafetyCarCircle-v0"
+    policy.context = EnvironmentContext(env_id="SafetyCarCircle-v0")
     with pytest.warns(UserWarning, match="trained for SafetyCarCircle-v0 and is evaluated in"):
         run(policy, attacks="natural", episodes=1)
 

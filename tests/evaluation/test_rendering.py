@@ -11,10 +11,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from safer_offline.cli.evaluate import evaluate_command
+from safer_offline.context import BoxSpace, EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
+from safer_offline.errors import UsageError
 from safer_offline.evaluation import harness as evaluation
-from safer_offline.evaluation.rendering import plot_report, report_json, report_table, save_report
+from safer_offline.evaluation.folders import list_evaluations, results_folder
+from safer_offline.evaluation.plan import EvaluationPlan
+from safer_offline.evaluation.reference import dsrl_range
+from safer_offline.evaluation.rendering import plot_report, report_json, save_report
 from safer_offline.evaluation.results import EvaluationReport
+from safer_offline.evaluation.tables import report_table
 from safer_offline.policies import trained
 
 COLUMNS = [
@@ -22,6 +28,13 @@ COLUMNS = [
     "violation_rate",
 ]  # fmt: skip
 COSTS = {"natural": [0, 0, 0], "uniform": [2, 0, 0], "mc": [30, 0, 30], "mr": [0, 12, 3]}
+CONTEXT = EnvironmentContext(
+    env_id="SafetyCarCircle-v0",
+    kwargs={},
+    cost_key="cost",
+    max_episode_steps=300,
+    observation_space=BoxSpace(low=(-np.inf,) * 8, high=(np.inf,) * 8),
+)
 
 
 @pytest.fixture
@@ -42,11 +55,16 @@ def report():
         for name, costs in COSTS.items()
     ]
     return EvaluationReport(
-        env_id="SafetyCarCircle-v0",
-        epsilon=0.05,
-        epsilon_units="raw",
-        seed=4,
-        cost_limit=10.0,
+        plan=EvaluationPlan(
+            context=CONTEXT,
+            epsilon=0.05,
+            epsilon_units="raw",
+            episodes=3,
+            seed=4,
+            cost_limit=10.0,
+            attacks={name: {} for name in COSTS},
+        ),
+        carried=CONTEXT,
         reward_range=(0.0, 400.0),
         attacks={name: {} for name in COSTS},
         episodes=pd.concat(frames, ignore_index=True),
@@ -58,9 +76,8 @@ def bare(report):
     """Natural episodes of a policy that knows neither limit nor range."""
     return dataclasses.replace(
         report,
-        cost_limit=None,
+        plan=dataclasses.replace(report.plan, cost_limit=None, epsilon=(0.1, 0.2)),
         reward_range=None,
-        epsilon=(0.1, 0.2),
         attacks={"natural": {}},
         episodes=report.of_attack("natural"),
     )
@@ -128,8 +145,87 @@ def test_json_holds_everything(report):
     assert document["config"]["cost_limit"] == 10
     assert document["worst_attack"] == "mc"
     assert document["versions"]["safer-offline"]
-    assert pd.DataFrame(document["summary"]).equals(report.summary())
+    summary = report.summary()
+    assert pd.DataFrame(document["summary"]).astype(summary.dtypes).equals(summary)
     assert [episode["cost"] for episode in document["episodes"][6:9]] == COSTS["mc"]
+
+
+def test_printing_shows_the_table_of_the_command_line(report):
+    text = str(report.summary())
+    assert "worst per episode" in text
+    assert "SafetyCarCircle-v0: 3 episodes, ε = 0.05 (raw), cost limit 10" in text
+    assert str(report) == text
+
+
+def test_returns_stand_on_both_scales_and_the_table_names_them(report, bare):
+    """295.8 on Car-Circle is 0.55 by DSRL's own range, whatever it is by the dataset's."""
+    both = dataclasses.replace(report, dsrl_range=dsrl_range(CONTEXT))
+    row = both.summary().iloc[0]
+    assert row["normalised_reward"] == pytest.approx(row["reward_mean"] / 400)
+    low, high = both.dsrl_range
+    assert (295.8 - low) / (high - low) == pytest.approx(0.55, abs=0.005)
+    assert row["normalised_reward_dsrl"] == pytest.approx((row["reward_mean"] - low) / (high - low))
+    assert "/DSRL" in screen(both)
+    assert "/DSRL" not in screen(report)
+    assert max(map(len, screen(both).splitlines())) <= 80
+    other_limit = dataclasses.replace(CONTEXT, max_episode_steps=200)
+    assert dsrl_range(other_limit) is dsrl_range(EnvironmentContext()) is None
+
+
+def test_an_evaluation_elsewhere_says_so(report):
+    elsewhere = dataclasses.replace(CONTEXT, kwargs={"radius": 0.6})
+    other = dataclasses.replace(report, plan=dataclasses.replace(report.plan, context=elsewhere))
+    assert "the arguments {'radius': 0.6} instead of {}" in " ".join(screen(other).split())
+    assert "radius" in json.loads(report_json(other))["differences"]
+
+
+# Where results lie
+
+
+def test_each_evaluation_has_a_place_of_its_own(report, tmp_path):
+    plans = [report.plan]
+    changes = (
+        {"epsilon": 0.1}, {"seed": 5}, {"episodes": 4}, {"cost_limit": 20.0}, {"policy": "ab"},
+        {"attacks": {"mc": {"steps": 3}}}, {"epsilon_units": "std"},
+        {"context": dataclasses.replace(CONTEXT, cost_key="collision")},
+        {"context": dataclasses.replace(CONTEXT, max_episode_steps=200)},
+    )  # fmt: skip
+    plans += [dataclasses.replace(report.plan, **change) for change in changes]
+    folders = [results_folder(tmp_path, plan) for plan in plans]
+    assert len(set(folders)) == len(plans)
+    assert all(folder.parent == tmp_path / "evaluations" for folder in folders)
+    assert folders[0].name.startswith("car-circle-eps0.05-3episodes-seed4-")
+    updated = dataclasses.replace(CONTEXT, versions={"numpy": "99"})
+    assert results_folder(tmp_path, dataclasses.replace(report.plan, context=updated)) == folders[0]
+
+
+def test_results_of_another_evaluation_are_not_replaced_unasked(report, tmp_path):
+    out = results_folder("run", report.plan, out=tmp_path)
+    assert out == tmp_path
+    save_report(report, out)
+    assert results_folder("run", report.plan, out=tmp_path) == tmp_path
+    other = dataclasses.replace(report.plan, seed=9)
+    with pytest.raises(UsageError, match="--overwrite"):
+        results_folder("run", other, out=tmp_path)
+    assert results_folder("run", other, out=tmp_path, overwrite=True) == tmp_path
+
+
+def test_all_evaluations_of_a_run_are_listed(report, bare, tmp_path, command):
+    assert list_evaluations(tmp_path).empty
+    for one in (report, bare):
+        save_report(one, results_folder(tmp_path, one.plan))
+    (tmp_path / "evaluations" / "notes").mkdir()
+    (tmp_path / "evaluations" / "notes" / "evaluation.json").write_text("[1]")
+    table = list_evaluations(tmp_path)
+    assert table["worst_attack"].tolist() == ["mc", "natural"]
+    assert table["worst_cost"].tolist() == pytest.approx([24, 0])
+    assert table["worst_violations"].iloc[0] == 1
+    assert table["natural_cost"].tolist() == [0, 0]
+    result, asked = command(tmp_path, "--list")
+    assert result.exit_code == 0, result.output
+    assert not asked
+    assert report.plan.name in result.stdout
+    assert "varies" in result.stdout
 
 
 def test_json_has_null_for_unknown(bare):
@@ -157,19 +253,26 @@ def test_figure_draws_the_limit_only_if_there_is_one(report, bare):
 def command(monkeypatch, report):
     """Runs `evaluate` on a policy and an evaluation that do nothing but say what was asked."""
     asked = {}
-    policy = type("Policy", (), {"env_id": None})()
+    policy = type("Policy", (), {"context": EnvironmentContext()})()
 
-    def fake_evaluate(policy, **settings):
+    class Prepared:
+        plan = report.plan
+
+        def run(self, **settings):
+            asked.update(settings)
+            return report
+
+    def fake_prepare(policy, **settings):
         asked.update(settings)
-        return report
+        return Prepared()
 
     monkeypatch.setattr(trained, "load_policy", lambda path: policy)
-    monkeypatch.setattr(evaluation, "evaluate", fake_evaluate)
+    monkeypatch.setattr(evaluation, "prepare", fake_prepare)
     app = typer.Typer()
     app.command()(evaluate_command)
 
-    def invoke(*arguments, env_id=None):
-        policy.env_id = env_id
+    def invoke(*arguments, env_id=""):
+        policy.context = EnvironmentContext(env_id=env_id)
         return CliRunner().invoke(app, [str(argument) for argument in arguments]), asked
 
     return invoke
@@ -177,25 +280,27 @@ def command(monkeypatch, report):
 
 def test_command_passes_on_what_it_was_told(command, tmp_path):
     result, asked = command(
-        tmp_path, "--env", "car-circle", "--attacks", "mc,mr", "--epsilon", "0.1,0.2",
+        tmp_path, "--env", "car-circle", "--attacks", "mc,mr", "--attack-set", "mr.steps=2",
+        "--epsilon", "0.1,0.2",
         "--epsilon-units", "std", "--episodes", 3, "--seed", 7, "--workers", 0,
         "--cost-limit", 5, "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert asked == {
         "env": EnvironmentSource(name="car-circle"),
-        "attacks": "mc,mr", "epsilon": (0.1, 0.2), "epsilon_units": "std",
+        "attacks": "mc,mr", "attack_set": ["mr.steps=2"],
+        "epsilon": (0.1, 0.2), "epsilon_units": "std",
         "episodes": 3, "seed": 7, "workers": 0, "cost_limit": 5.0,
     }  # fmt: skip
     assert (tmp_path / "out" / "evaluation.csv").exists()
     assert "worst per episode" in result.stdout
 
 
-def test_command_writes_beside_the_policy_and_knows_its_task(command, tmp_path):
+def test_command_writes_beside_the_policy_and_knows_its_task(command, report, tmp_path):
     result, asked = command(tmp_path / "policy.safetensors", "--json", env_id="SafetyCarRun-v0")
     assert result.exit_code == 0, result.output
     assert asked["env"].env_id == "SafetyCarRun-v0"
-    assert (tmp_path / "evaluation.png").exists()
+    assert (tmp_path / "evaluations" / report.plan.name / "evaluation.png").exists()
     assert json.loads(result.stdout)["worst_attack"] == "mc"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import distributions as dist
 
 from safer_offline import load_policy
+from safer_offline.context import BoxSpace, EnvironmentContext
 from safer_offline.errors import CheckpointError, UsageError
 from safer_offline.policies.behavior import BehaviorModel
 from safer_offline.policies.critics import CriticEnsemble
@@ -55,7 +57,14 @@ def trained(policy):
         hidden_sizes=(16,),
         critic_hidden_sizes=(8, 8),
         critic_members=2,
-        env_id="SafetyCarCircle-v0",
+        context=EnvironmentContext(
+            env_id="SafetyCarCircle-v0",
+            kwargs={"colour": [1, 0]},
+            cost_key="cost",
+            max_episode_steps=300,
+            observation_space=BoxSpace(low=(-math.inf,) * DS, high=(1.5,) * DS),
+            versions={"numpy": "1.26.4"},
+        ),
         cost_limit=10.0,
         reward_range=(-1.5, 300.0),
         dataset_sha256="ab" * 32,
@@ -248,11 +257,36 @@ def test_saving_replaces_and_the_file_is_always_the_same(trained, tmp_path):
 
 def test_untold_things_stay_untold(trained, tmp_path):
     trained.info = dataclasses.replace(
-        trained.info, env_id="", cost_limit=None, reward_range=None, training={}
+        trained.info, context=EnvironmentContext(), cost_limit=None, reward_range=None, training={}
     )
     trained.save(tmp_path / "p.safetensors")
     loaded = load_policy(tmp_path / "p.safetensors")
     assert (loaded.env_id, loaded.cost_limit, loaded.reward_range) == (None, None, None)
+
+
+def test_files_from_before_the_context_tell_the_environment_alone(trained, tmp_path):
+    path = tmp_path / "p.safetensors"
+    trained.save(path)
+    with safe_open(path, framework="pt") as file:
+        info = json.loads(file.metadata()["info"])
+    del info["context"]
+    text = json.dumps(info | {"env_id": "SafetyCarCircle-v0"})
+    state = {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}
+    save_file(state, path, {"format": FORMAT, "info": text, "sha256": _digest(text, state)})
+    loaded = load_policy(path)
+    assert loaded.context == EnvironmentContext(env_id="SafetyCarCircle-v0")
+    assert loaded.context.kwargs is None
+
+
+def test_the_fingerprint_is_that_of_the_file(trained, tmp_path):
+    trained.save(tmp_path / "p.safetensors")
+    with safe_open(tmp_path / "p.safetensors", framework="pt") as file:
+        assert file.metadata()["sha256"] == trained.fingerprint
+    assert load_policy(tmp_path / "p.safetensors").fingerprint == trained.fingerprint
+    other = dataclasses.replace(trained.info, cost_limit=1.0)
+    trained.info = other
+    with safe_open(tmp_path / "p.safetensors", framework="pt") as file:
+        assert file.metadata()["sha256"] != trained.fingerprint
 
 
 def refuses(path, text):

@@ -128,6 +128,7 @@ def _trained_family(
         description=f"a policy that {policy.info.algorithm} learned offline",
         draw=_sometimes_deterministic(controller, parameters),
         checkpoint_sha256=_sha256(path),
+        context=policy.context,
     )
 
 

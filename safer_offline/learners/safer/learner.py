@@ -279,7 +279,7 @@ class SAFER:
             hidden_sizes=config.hidden_sizes,
             critic_hidden_sizes=config.hidden_sizes,
             critic_members=config.critic_members,
-            env_id=data.metadata.env_id,
+            context=data.metadata.context,
             cost_limit=config.cost_limit,
             reward_range=(float(returns.min()), float(returns.max())),
             dataset_sha256=data.metadata.content_sha256,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from safer_offline.cli.main import app
+from safer_offline.context import EnvironmentContext
 from safer_offline.datasets.behavior_training import BehaviorTrainingConfig, train_behavior
 from safer_offline.datasets.behavior_training.environment import PenalizedEnvironment
 from safer_offline.datasets.behavior_training.training import actor_from_sac
@@ -557,7 +558,7 @@ def test_a_trained_policy_acts(tmp_path, as_folder):
         hidden_sizes=(8,),
         critic_hidden_sizes=(8,),
         critic_members=2,
-        env_id=CAR,
+        context=EnvironmentContext(env_id=CAR, kwargs={}, cost_key="cost"),
     )
     policy = TrainedPolicy.untrained(info)
     policy.actor.box.half_range.fill_(1.0)
@@ -567,6 +568,7 @@ def test_a_trained_policy_acts(tmp_path, as_folder):
     by_mean = behavior_from_source(source, env_id=CAR, parameters={"deterministic_share": 1})
     assert by_mean.name == ("my_run" if as_folder else "policy")
     assert len(by_mean.checkpoint_sha256) == 64
+    assert by_mean.context == info.context
     seen = np.random.default_rng(99).standard_normal((1, 3), "f4")
     assert np.allclose(act(by_mean)[:1], policy.predict(seen))
     drawn = behavior_from_source(source, env_id=CAR, parameters={"deterministic_share": 0})

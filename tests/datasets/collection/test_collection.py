@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import json
 import signal
 import subprocess
@@ -38,8 +37,7 @@ def _small_shards(monkeypatch):
 
 
 def make_plan(transitions=TRANSITIONS, seed=0):
-    recipe = dataclasses.replace(load_recipe(ENV), transitions=transitions, seed=seed)
-    return CollectionPlan.make(recipe)
+    return CollectionPlan.make(load_recipe(ENV).instead(transitions=transitions, seed=seed))
 
 
 def run(path, **settings):
@@ -152,7 +150,7 @@ def test_metadata_tell_how_the_dataset_came_about(whole):
         ("frontier", 0.4),
         ("recovery", 0.2),
     ]
-    assert metadata.name == "bullet/ball-circle/mixed-v0"
+    assert metadata.name == f"bullet/ball-circle/mixed-n{TRANSITIONS}-v0"
     assert Recipe.from_toml(metadata.recipe) == make_plan().recipe
     assert metadata.reference_scores == {
         "return_min": whole.episodes["return"].min(),

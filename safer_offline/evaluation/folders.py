@@ -1,0 +1,118 @@
+"""Where the results of evaluations lie, so that none replaces another, and which there are.
+
+Every evaluation of a run has a folder of its own, `RUN/evaluations/NAME`, named for what was
+evaluated (`EvaluationPlan.name`). The same evaluation once more takes the same place.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from safer_offline.errors import UsageError
+from safer_offline.evaluation.plan import EvaluationPlan
+from safer_offline.evaluation.rendering import as_standard_json
+
+FOLDER = "evaluations"
+REPORT_FILE = "evaluation.json"
+
+
+def results_folder(
+    run: str | Path, plan: EvaluationPlan, *, out: str | Path | None = None, overwrite: bool = False
+) -> Path:
+    """The folder for the results of an evaluation; nothing is made yet.
+
+    Args:
+        run: Run directory, or the policy file in it.
+        plan: What is evaluated.
+        out: Put them here instead.
+        overwrite: Whether results of another evaluation that lie there may be replaced.
+
+    Raises:
+        UsageError: If the folder holds the results of another evaluation.
+    """
+    run = Path(run)
+    home = run if run.is_dir() else run.parent
+    folder = home / FOLDER / plan.name if out is None else Path(out)
+    report = folder / REPORT_FILE
+    if report.exists() and not overwrite and _config(report) != _comparable(plan):
+        raise UsageError(
+            f"{folder} holds the results of another evaluation; give another --out, leave it out "
+            f"(then they go to {home / FOLDER}, each in a folder of its own), or say --overwrite"
+        )
+    return folder
+
+
+def list_evaluations(run: str | Path) -> pd.DataFrame:
+    """All evaluations of a run, one row each; the most recent last.
+
+    Args:
+        run: Run directory, or the policy file in it.
+
+    Returns:
+        Columns `folder`, `env`, `epsilon`, `epsilon_units`, `episodes`, `seed`, `cost_limit`,
+        `natural_reward`, `natural_cost` (without attack), `worst_attack`, `worst_reward`,
+        `worst_cost`, `worst_violations` (each episode under the attack that harms it most), and
+        `differences` from the environment that the policy was trained for.
+    """
+    run = Path(run)
+    home = run if run.is_dir() else run.parent
+    # Before evaluations had folders of their own, the last one lay in the run itself.
+    reports = [home / REPORT_FILE, *(home / FOLDER).glob(f"*/{REPORT_FILE}")]
+    found = sorted((path for path in reports if path.is_file()), key=lambda p: p.stat().st_mtime)
+    rows = [row for path in found if (row := _row(path)) is not None]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+_COLUMNS = (
+    "folder", "env", "epsilon", "epsilon_units", "episodes", "seed", "cost_limit",
+    "natural_reward", "natural_cost", "worst_attack", "worst_reward", "worst_cost",
+    "worst_violations", "differences",
+)  # fmt: skip
+
+
+def _row(path: Path) -> dict[str, Any] | None:
+    document = _read(path)
+    try:
+        config, worst = document["config"], document["worst_case"]
+        natural = {row["attack"]: row for row in document["summary"]}.get("natural", {})
+        row = {name: config.get(name) for name in _COLUMNS if name in config}
+        return row | {
+            "folder": str(path.parent),
+            "episodes": worst["episodes"],
+            "natural_reward": natural.get("reward_mean", math.nan),
+            "natural_cost": natural.get("cost_mean", math.nan),
+            "worst_attack": document["worst_attack"],
+            "worst_reward": worst["reward_mean"],
+            "worst_cost": worst["cost_mean"],
+            "worst_violations": worst["violation_rate"],
+            "differences": document.get("differences", ""),
+        }
+    except (KeyError, TypeError, AttributeError):
+        return None  # not ours
+
+
+def _config(path: Path) -> object:
+    config = _read(path).get("config")
+    if isinstance(config, dict) and isinstance(config.get("environment"), dict):
+        config["environment"].pop("versions", None)
+    return config
+
+
+def _comparable(plan: EvaluationPlan) -> object:
+    """As `_config` reads it: after an update of a package it is the same evaluation still."""
+    config = plan.to_json()
+    config["environment"].pop("versions", None)
+    return json.loads(json.dumps(as_standard_json(config)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
