@@ -29,9 +29,16 @@ def report_table(report: EvaluationReport) -> Table:
     In the last row each episode meets the attack that harms it most.
     """
     scores = [score for score in _SCORES if score != "normalised_reward_dsrl" or report.dsrl_range]
-    table = Table(title=title_of(report), caption=_caption(report), box=box.SIMPLE_HEAD)
+    # Without padding: long numbers and all columns must fit into 80 characters.
+    table = Table(
+        title=title_of(report),
+        caption=_caption(report),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0),
+        caption_justify="left",
+    )
     table.add_column("attack", no_wrap=True)
-    headings = ["return", "cost", "violations", *(_SCORES[score] for score in scores)]
+    headings = ["return", "cost", "over\nlimit", *(_SCORES[score] for score in scores)]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
 
@@ -53,9 +60,9 @@ def report_table(report: EvaluationReport) -> Table:
 def _caption(report: EvaluationReport) -> str:
     lines = ["± is the standard deviation over episodes"]
     if report.reward_range:
-        lines.append("return/data: 0 and 1 are the extreme episode returns of the policy's dataset")
+        lines.append("return/data: 0 and 1 are the extreme returns in the policy's dataset")
     if report.dsrl_range:
-        lines.append("return/DSRL: those of DSRL's dataset of this task, as others report it")
+        lines.append("return/DSRL: those in DSRL's dataset of this task, as others report")
     if report.differences:
         lines.append(report.differences)
     return "\n".join(lines)

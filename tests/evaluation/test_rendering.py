@@ -102,7 +102,7 @@ def test_table_shows_every_attack_and_the_worst_last(report):
     assert lines[4].split()[:2] == ["worst:", "mc"]
     assert "20.0 ± 14.1" in lines[4]
     assert "67%" in lines[4]
-    assert lines[5].startswith("  worst per episode")
+    assert lines[5].startswith(" worst per episode")
     assert "24.0 ± 8.5" in lines[5]
     assert "100%" in lines[5]
 
