@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,7 +121,7 @@ def train_command(
     file = train_behavior(source, path, config=config, seed=seed, overwrite=overwrite)
     typer.echo(
         f"{_score_table(file.info)}\nWrote {path} and the log {path.with_suffix('.csv')}.\n"
-        f"Next: safer-offline collect {env} --policy checkpoint:{path}"
+        f"Next: {shlex.join(['safer-offline', 'collect', env, '--policy', f'checkpoint:{path}'])}"
     )
 
 

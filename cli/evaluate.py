@@ -42,6 +42,13 @@ def evaluate_command(
             help="Settings of an attack: mad.steps=50,restarts=10; give it several times for more.",
         ),
     ] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            help="module:Class of the policy's network, where it is code of your own.",
+            show_default=False,
+        ),
+    ] = None,
     epsilon: Epsilon = "0.05",
     epsilon_units: EpsilonUnits = EpsilonUnits.raw,
     episodes: Annotated[int, typer.Option(help="Episodes under each attack.")] = 50,
@@ -88,7 +95,7 @@ def evaluate_command(
         return
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
-    policy = load_policy(run)
+    policy = load_policy(run, actor=actor)
     evaluation = prepare(
         policy,
         env=environment_of(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
+from safer_offline.cli.options import EpsilonUnits, parse_epsilon
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:
-    from safer_offline.datasets.dataset.access import TransitionSource
+    from safer_offline.training.loop import Run
 
 
 class Solver(str, Enum):
@@ -23,29 +24,58 @@ class Solver(str, Enum):
 
 
 def train_command(
-    data: Annotated[
-        str,
-        typer.Option(
+    file: Annotated[
+        str | None,
+        typer.Argument(
             help="Dataset file (car_circle.h5), or a Minari id (bullet/car-circle/mixed-v0).",
             show_default=False,
         ),
-    ],
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The same, as an option.", show_default=False)
+    ] = None,
+    algorithm: Annotated[
+        str,
+        typer.Option(
+            help="Who learns: a name (`--list-algorithms` shows them), or module:Class of your own."
+        ),
+    ] = "safer",
     cost_limit: Annotated[
-        float, typer.Option(help="Largest expected cost of an episode, undiscounted.")
-    ] = 10.0,
-    epsilon: Epsilon = "0.05",
-    epsilon_units: EpsilonUnits = EpsilonUnits.raw,
+        float | None,
+        typer.Option(help="Largest expected cost of an episode, undiscounted (default: 10)."),
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(
+            help="Budget of the attacks to withstand: one number, or one an observation "
+            "coordinate, 0.1,0.1,0,... (default: 0.05)."
+        ),
+    ] = None,
+    epsilon_units: Annotated[
+        EpsilonUnits | None,
+        typer.Option(
+            help="What epsilon counts: raw observation units, or the dataset's standard "
+            "deviations (default: raw)."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Gradient updates in all.")] = 12_000,
     seed: Annotated[int, typer.Option(help="Same seed, same machine, same policy.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Run directory (default: runs/, then the dataset's name).")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Run directory (default: runs/, then the dataset's name, and the algorithm's if "
+            "it is not safer).",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in the run directory.")
     ] = False,
     estep_solver: Annotated[
-        Solver, typer.Option(help="Newton on the dual, or the same problem in CVXPY (slow).")
-    ] = Solver.newton,
+        Solver | None,
+        typer.Option(help="Newton on the dual, or the same problem in CVXPY (default: newton)."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,6 +84,13 @@ def train_command(
             help="Any other setting of the algorithm, such as margin=0.8; may be repeated.",
         ),
     ] = None,
+    list_settings: Annotated[
+        bool,
+        typer.Option("--list-settings", help="Show the settings of the algorithm and stop."),
+    ] = False,
+    list_algorithms: Annotated[
+        bool, typer.Option("--list-algorithms", help="Show all algorithms and stop.")
+    ] = False,
     max_memory: Annotated[
         str | None,
         typer.Option(
@@ -71,50 +108,112 @@ def train_command(
         typer.Option(min=1, help="Threads of the numerical work; more rarely helps on small nets."),
     ] = 1,
 ) -> None:
-    """Train SAFER on a fixed dataset: estimate, solve the E-step, fit the policy robustly."""
+    """Train on a fixed dataset: SAFER estimates, solves the E-step, fits the policy robustly."""
+    from safer_offline.learners.registry import ALGORITHMS
+
+    if list_algorithms:
+        for name in ALGORITHMS:
+            kind = ALGORITHMS.get(name)
+            typer.echo(f"{name:12} {(kind.__doc__ or '').strip().splitlines()[0]}")
+        return
+    learner = ALGORITHMS.get(algorithm)
+    if list_settings:
+        _print_settings(learner.Config, algorithm)
+        return
+
     import torch
 
-    from safer_offline.datasets.formats import is_minari_id
-    from safer_offline.datasets.larger_than_memory.cache import open_for_training
-    from safer_offline.datasets.larger_than_memory.memory import parse_size
-    from safer_offline.datasets.loading import default_run_name, open_dataset
-    from safer_offline.learners import SAFERConfig
-    from safer_offline.settings import parse_settings
+    from safer_offline.datasets.loading import default_run_name, load_dataset
     from safer_offline.training.loop import train
 
     torch.set_num_threads(threads)
-    config = parse_settings(
-        SAFERConfig(
-            cost_limit=cost_limit,
-            epsilon=parse_epsilon(epsilon),
-            epsilon_units=epsilon_units.value,
-            estep_solver=estep_solver.value,
-        ),
-        settings or [],
-    )
-    directory = out or Path("runs") / default_run_name(data)
-    memory = parse_size(max_memory) if max_memory is not None else None
-    dataset: TransitionSource
-    if Path(data).is_file() or not is_minari_id(data):
-        dataset = open_for_training(
-            data,
-            max_memory=memory,
+    source = _one_of(file, data)
+    given = {
+        "cost_limit": cost_limit,
+        "epsilon": None if epsilon is None else parse_epsilon(epsilon),
+        "epsilon_units": epsilon_units and epsilon_units.value,
+        "estep_solver": estep_solver and estep_solver.value,
+    }
+    config = _configuration(learner.Config, algorithm, given, settings or [])
+    name = default_run_name(source) + ("" if algorithm == "safer" else f"-{learner.name}")
+    run = train(
+        config,
+        load_dataset(
+            source,
+            max_memory=max_memory or "auto",
             cache_dir=cache_dir,
             tell=lambda sentence: typer.echo(f"{sentence}.", err=True),
-        )
-    elif max_memory or cache_dir:
+        ),
+        out=out or Path("runs") / name,
+        algorithm=learner,
+        steps=steps,
+        seed=seed,
+        resume=resume,
+    )
+    _tell(run)
+
+
+def _one_of(file: str | None, data: str | None) -> str:
+    if (file is None) == (data is None):
         raise UsageError(
-            f"'{data}' is a dataset of Minari, which is always read into memory: leave out "
-            "--max-memory and --cache-dir, or `safer-offline data convert` it to a file"
+            "say what to learn from: `safer-offline train car_circle.h5`, or --data car_circle.h5"
+            if file is None
+            else f"both {file} and --data {data} are given; say one of them"
         )
-    else:
-        dataset = open_dataset(data)
-    run = train(config, dataset, out=directory, steps=steps, seed=seed, resume=resume)
-    estep = run.metrics.dropna(subset="episodes_eta").iloc[-1]
+    return file or data or ""
+
+
+def _configuration(kind: type[Any], algorithm: str, given: dict[str, Any], texts: list[str]) -> Any:  # noqa: ANN401
+    """The settings of an algorithm; each option must be one of them."""
+    from safer_offline.settings import REQUIRED, parse_values, settings_of
+
+    known = settings_of(kind)
+    values = {name: value for name, value in given.items() if value is not None}
+    for name in values:
+        if name not in known:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: {algorithm} has no such setting; "
+                f"`safer-offline train --algorithm {shlex.quote(algorithm)} --list-settings` "
+                "shows those it has"
+            )
+    values |= parse_values(known, texts, option="--set")
+    for name, setting in known.items():
+        if setting.default is REQUIRED and name not in values:
+            raise UsageError(f"{algorithm} must be told '{name}': --set {name}=...")
+    return kind(**values)
+
+
+def _print_settings(kind: type[Any], algorithm: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from safer_offline.settings import REQUIRED, describe_type, settings_of, write_value
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("setting", "default", "what it is"):
+        table.add_column(column)
+    for setting in settings_of(kind).values():
+        default = "(needed)" if setting.default is REQUIRED else write_value(setting.default)
+        words = setting.explanation or "–"
+        table.add_row(setting.name, default, f"{words} [{describe_type(setting.annotation)}]")
+    Console().print(table, markup=False)
+    typer.echo(f"\nSet them with --set NAME=VALUE: train --algorithm {shlex.quote(algorithm)}.")
+
+
+def _tell(run: Run) -> None:
+    """What came out, and what to do next."""
+    metrics = run.metrics
+    if "episodes_eta" in metrics:
+        estep = metrics.dropna(subset="episodes_eta").iloc[-1]
+        typer.echo(
+            f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda "
+            f"{estep.episodes_lambda:.3g} at a limit of {estep.episodes_cost_limit:.3g}; about "
+            f"{estep.episodes_effective:.0f} episodes carry the weight."
+        )
+    actor = run.policy.info.actor
+    own = ["--actor", actor] if ":" in actor else []
+    command = shlex.join(["safer-offline", "evaluate", str(run.directory), *own])
     typer.echo(
-        f"E-step over episodes: eta {estep.episodes_eta:.3g}, lambda {estep.episodes_lambda:.3g} "
-        f"at a limit of {estep.episodes_cost_limit:.3g}; about {estep.episodes_effective:.0f} "
-        "episodes carry the weight.\n"
         f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json.\n"
-        f"Next: safer-offline evaluate {run.directory}"
+        f"Next: {command}"
     )

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from safer_offline.datasets.formats.d4rl import from_d4rl, import_d4rl, to_d4rl
     from safer_offline.datasets.formats.dsrl import from_dsrl, to_dsrl
     from safer_offline.datasets.formats.minari import from_minari, to_minari
-    from safer_offline.datasets.larger_than_memory.cache import open_for_training
-    from safer_offline.datasets.loading import open_dataset
-    from safer_offline.datasets.storage.hdf5 import load_dataset, peek_metadata, save_dataset
+    from safer_offline.datasets.loading import load_dataset
+    from safer_offline.datasets.storage.hdf5 import peek_metadata, save_dataset
     from safer_offline.datasets.transforms.episodes import sample_episodes, split_dataset
     from safer_offline.datasets.transforms.filtering import (
         EpisodeFilter,
@@ -43,8 +42,6 @@ __all__ = [
     "import_d4rl",
     "load_dataset",
     "merge_datasets",
-    "open_dataset",
-    "open_for_training",
     "peek_metadata",
     "sample_episodes",
     "save_dataset",
@@ -68,10 +65,8 @@ _MODULES = {
     "from_dsrl": "formats.dsrl",
     "from_minari": "formats.minari",
     "import_d4rl": "formats.d4rl",
-    "load_dataset": "storage.hdf5",
+    "load_dataset": "loading",
     "merge_datasets": "transforms.merging",
-    "open_dataset": "loading",
-    "open_for_training": "larger_than_memory.cache",
     "peek_metadata": "storage.hdf5",
     "sample_episodes": "transforms.episodes",
     "save_dataset": "storage.hdf5",
@@ -90,4 +85,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -1,39 +1,118 @@
-"""Datasets by name, whatever they are stored as: a file, or an id of Minari.
+"""Datasets, whatever they are: a file, an id of Minari, or arrays.
 
 Minari is imported on first use: it takes half a second, which files need not wait for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, overload
 
+import numpy as np
+
+from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.dataset.schema import ARRAYS
 from safer_offline.datasets.dataset.validation import Problem
 from safer_offline.datasets.formats import Fix, Format, is_minari_id
 from safer_offline.datasets.formats.d4rl import from_d4rl, to_d4rl
 from safer_offline.datasets.formats.dsrl import from_dsrl, to_dsrl
-from safer_offline.datasets.storage.hdf5 import find_file_problems, load_dataset, save_dataset
+from safer_offline.datasets.larger_than_memory.cache import CachedDataset, open_for_training
+from safer_offline.datasets.larger_than_memory.memory import parse_size
+from safer_offline.datasets.storage.hdf5 import find_file_problems, read_file, save_dataset
 from safer_offline.datasets.storage.reading import open_file
 from safer_offline.errors import UsageError
 
+if TYPE_CHECKING:
+    from minari import MinariDataset
 
-def open_dataset(source: str | Path) -> OfflineDataset:
-    """Read a dataset from a file, or from Minari's local folder.
+
+Source = Union[str, Path, OfflineDataset, CachedDataset, Mapping[str, Any], "MinariDataset"]
+"""Whatever a dataset can be given as; see `load_dataset`."""
+
+MaxMemory = int | str | None
+
+
+@overload
+def load_dataset(source: Source) -> OfflineDataset: ...
+
+
+@overload
+def load_dataset(
+    source: Source,
+    *,
+    max_memory: MaxMemory,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+    tell: Callable[[str], object] | None = None,
+) -> TransitionSource: ...
+
+
+def load_dataset(
+    source: Source,
+    *,
+    max_memory: MaxMemory = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+    tell: Callable[[str], object] | None = None,
+) -> TransitionSource:
+    """A dataset from whatever it is, all of it checked.
 
     Args:
-        source: A path, or an id such as `bullet/car-circle/mixed-v0`. A file that exists wins.
+        source: A file (ours, or in the layout of DSRL), an id of Minari such as
+            `bullet/car-circle/mixed-v0` (a file that exists wins), a `minari.MinariDataset`, a
+            dict of NumPy arrays under the names of the format, or a dataset, which stays as it is.
+        max_memory: Memory that a file may take, bytes or such as `4GiB`; a larger one is read
+            from a cache on disk. `auto` takes half of what is free. None reads it into memory,
+            unless there is a `cache_dir`.
+        cache_dir: Folder for that cache; None for one beside the file.
+        progress: Whether to show a progress bar while a cache is built.
+        tell: Called with a sentence that says whether the file is held in memory, and why.
+
+    Returns:
+        An `OfflineDataset` in memory, or a `CachedDataset`.
 
     Raises:
-        UsageError: If there is neither such a file nor such a dataset of Minari.
-        DataError: If it is damaged or breaks the format.
+        UsageError: If there is no such file or dataset of Minari, or `source` is none of these.
+        DataError: If it is damaged or breaks the format; the message names file, array, first row
+            and remedy.
     """
+    if not isinstance(source, str | Path):
+        return _from_object(source)
     if _is_minari(source):
+        if max_memory not in (None, "auto") or cache_dir is not None:
+            raise UsageError(
+                f"'{source}' is a dataset of Minari, which is always read into memory: leave out "
+                "max_memory and cache_dir, or `safer-offline data convert` it to a file"
+            )
         from safer_offline.datasets.formats.minari import from_minari  # noqa: PLC0415
 
         return from_minari(str(source))
-    return load_dataset(source)
+    if max_memory is None and cache_dir is None:
+        return read_file(source)
+    if isinstance(max_memory, str):
+        max_memory = None if max_memory == "auto" else parse_size(max_memory)
+    return open_for_training(
+        source, max_memory=max_memory, cache_dir=cache_dir, progress=progress, tell=tell
+    )
+
+
+def _from_object(source: Any) -> TransitionSource:  # noqa: ANN401 - whatever a user has
+    if isinstance(source, OfflineDataset | CachedDataset):
+        return source
+    if isinstance(source, Mapping):
+        return OfflineDataset.from_arrays({str(k): np.asarray(v) for k, v in source.items()})
+    # Without importing Minari: who has such a dataset has imported it.
+    if type(source).__module__.partition(".")[0] == "minari":
+        from safer_offline.datasets.formats.minari import from_minari  # noqa: PLC0415
+
+        return from_minari(source)
+    kind = "nothing (None)" if source is None else f"a {type(source).__name__}"
+    raise UsageError(
+        "a dataset is given as a file, an id of Minari, a MinariDataset, a dict of NumPy arrays, "
+        f"or an OfflineDataset, not as {kind}"
+    )
 
 
 def find_source_problems(source: str | Path) -> list[Problem]:

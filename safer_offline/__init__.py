@@ -1,7 +1,7 @@
 """Offline safe reinforcement learning that stays safe under observation attacks.
 
-    from safer_offline import SAFERConfig, evaluate, load_policy, train
-    from safer_offline.datasets import collect, load_dataset
+    from safer_offline import SAFERConfig, evaluate, load_dataset, load_policy, train
+    from safer_offline.datasets import collect
 
 Names are imported when they are first used: training never loads the simulator, and `--help` never
 loads torch.
@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safer_offline.datasets.loading import load_dataset
     from safer_offline.estep import solve_estep, solve_estep_cvxpy
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
@@ -29,6 +30,7 @@ __all__ = [
     "TrainedPolicy",
     "evaluate",
     "list_evaluations",
+    "load_dataset",
     "load_policy",
     "solve_estep",
     "solve_estep_cvxpy",
@@ -41,6 +43,7 @@ _HOMES = {
     "EvaluationReport": "evaluation.results",
     "evaluate": "evaluation.harness",
     "list_evaluations": "evaluation.folders",
+    "load_dataset": "datasets.loading",
     "TrainedPolicy": "policies.trained",
     "load_policy": "policies.trained",
     "Run": "training.loop",
@@ -57,4 +60,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -257,7 +257,7 @@ def test_a_merge_of_different_arguments_does_not_claim_that_there_were_none(coll
 def test_the_printed_next_command_reports_the_truth(collected, tmp_path, source):
     """Evaluated with another cost or other arguments, this policy would look safe."""
     data = collected(**source)
-    train = ("train", "--data", data, "--cost-limit", 500, "--steps", 4, "--out", tmp_path / "run")
+    train = ("train", data, "--cost-limit", 500, "--steps", 4, "-o", tmp_path / "a run")
     small = ("--set", "hidden_sizes=8,8", "--set", "recovery_states=20", "--set", "batch_size=16")
     output = run(*train, *small)
     (command,) = [line for line in output.splitlines() if line.startswith("Next: ")]
@@ -268,7 +268,7 @@ def test_the_printed_next_command_reports_the_truth(collected, tmp_path, source)
     assert report["config"]["environment"]["kwargs"] == source.get("kwargs", {})
     assert report["differences"] == ""
     truth = evaluate(
-        load_policy(tmp_path / "run"),
+        load_policy(tmp_path / "a run"),
         env=EnvironmentSource(name=HERE, **source),
         attacks="natural",
         episodes=8,
@@ -279,7 +279,7 @@ def test_the_printed_next_command_reports_the_truth(collected, tmp_path, source)
     assert report["summary"][0]["cost_mean"] == truth.summary()["cost_mean"].iloc[0] > 1
     with pytest.warns(UserWarning, match="the cost key 'cost' instead of 'collision'"):
         wrong = evaluate(
-            load_policy(tmp_path / "run"),
+            load_policy(tmp_path / "a run"),
             env=EnvironmentSource(name=HERE),
             attacks="natural",
             episodes=8,

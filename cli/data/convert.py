@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,4 +118,4 @@ def _next_step(
         )
     if target is Format.dsrl:
         return f'Next: env.get_dataset("{written}") of DSRL'
-    return f"Next: safer-offline train --data {written}"
+    return f"Next: {shlex.join(['safer-offline', 'train', str(written)])}"

@@ -91,7 +91,7 @@ def filter_command(
 
     Bounds belong to the range: --max-cost 10 keeps a cost of 10. Thinning comes last.
     """
-    from safer_offline.datasets.loading import open_dataset
+    from safer_offline.datasets.loading import load_dataset
     from safer_offline.datasets.storage.provenance import require_new_files, save_derived
     from safer_offline.datasets.transforms.filtering import (
         EpisodeFilter,
@@ -117,7 +117,7 @@ def filter_command(
             "there is no condition, so all episodes would be kept; give one, such as --max-cost 10"
         )
     require_new_files([out], inputs=[Path(source)], overwrite=overwrite)
-    dataset = open_dataset(source)
+    dataset = load_dataset(source)
     kept = filter_episodes(dataset, conditions) if conditions != EpisodeFilter() else dataset
     removed = {text: int((~met).sum()) for text, met in conditions.judge(dataset).items()}
     if thinned:

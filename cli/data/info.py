@@ -37,9 +37,9 @@ def info_command(
 
     from safer_offline.datasets.description.plots import plot_episodes
     from safer_offline.datasets.description.summary import summarize
-    from safer_offline.datasets.loading import open_dataset
+    from safer_offline.datasets.loading import load_dataset
 
-    dataset = open_dataset(source)
+    dataset = load_dataset(source)
     summary = summarize(dataset, cost_limit=cost_limit)
     if plot is not None:
         plot_episodes(dataset, plot, cost_limit=cost_limit)

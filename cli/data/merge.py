@@ -39,12 +39,12 @@ def merge_command(
     The file lists the hashes of its parents, and the column infos/parent_id says which of them
     each row comes from. What the parts disagree on is left out and reported.
     """
-    from safer_offline.datasets.loading import open_dataset
+    from safer_offline.datasets.loading import load_dataset
     from safer_offline.datasets.storage.provenance import require_new_files, save_derived
     from safer_offline.datasets.transforms.merging import merge_datasets
 
     require_new_files([out], inputs=[Path(source) for source in sources], overwrite=overwrite)
-    datasets = [open_dataset(source) for source in sources]
+    datasets = [load_dataset(source) for source in sources]
     merged = merge_datasets(datasets, license=license_name, drop_duplicates=drop_duplicates)
     written = save_derived({out: merged}, overwrite=overwrite)
     report(written, sources=datasets, as_json=as_json, sources_read=sources)

@@ -39,12 +39,12 @@ def sample_command(
     as_json: AsJson = False,
 ) -> None:
     """Draw whole episodes at random, each with the same chance and none twice."""
-    from safer_offline.datasets.loading import open_dataset
+    from safer_offline.datasets.loading import load_dataset
     from safer_offline.datasets.storage.provenance import require_new_files, save_derived
     from safer_offline.datasets.transforms.episodes import sample_episodes
 
     require_new_files([out], inputs=[Path(source)], overwrite=overwrite)
-    dataset = open_dataset(source)
+    dataset = load_dataset(source)
     sample = sample_episodes(
         dataset, episodes=episodes, transitions=transitions, seed=seed, stratify=stratify
     )

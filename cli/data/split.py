@@ -51,7 +51,7 @@ def split_command(
 
     All parts are written or none.
     """
-    from safer_offline.datasets.loading import default_run_name, open_dataset
+    from safer_offline.datasets.loading import default_run_name, load_dataset
     from safer_offline.datasets.storage.provenance import require_new_files, save_derived
     from safer_offline.datasets.transforms.episodes import split_dataset
 
@@ -61,7 +61,7 @@ def split_command(
     stem = default_run_name(source)
     parts = [folder / f"{stem}.{name}.h5" for name in _parse_names(names, len(shares))]
     require_new_files(parts, inputs=[Path(source)], overwrite=overwrite)
-    dataset = open_dataset(source)
+    dataset = load_dataset(source)
     datasets = split_dataset(dataset, shares, seed=seed, stratify=stratify)
     written = save_derived(dict(zip(parts, datasets, strict=True)), overwrite=overwrite)
     report(written, sources=[dataset], as_json=as_json, seed=seed, stratified=stratify)

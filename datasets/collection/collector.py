@@ -22,7 +22,7 @@ from safer_offline.datasets.collection.recipe import Recipe, load_recipe
 from safer_offline.datasets.collection.shards import CollectionPlan, shard_path
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.formats.minari import require_free_id, to_minari
-from safer_offline.datasets.storage.hdf5 import load_dataset, save_dataset
+from safer_offline.datasets.storage.hdf5 import read_file, save_dataset
 from safer_offline.datasets.storage.provenance import provenance
 from safer_offline.errors import DataError, UsageError
 from safer_offline.progress import progress_bar
@@ -128,7 +128,7 @@ def _gathered(
         check_behaviors(plan.recipe)
     _claim(folder, plan)
     _collect_shards(plan, folder, workers=workers, ray=ray, progress=progress)
-    parts = [load_dataset(shard_path(folder, number)) for number in range(len(plan.shards))]
+    parts = [read_file(shard_path(folder, number)) for number in range(len(plan.shards))]
     dataset = OfflineDataset.concatenate(parts)
     metadata = dataclasses.replace(
         dataset.metadata,
@@ -171,7 +171,7 @@ def _claim(folder: Path, plan: CollectionPlan) -> None:
 
 def _is_whole(path: Path) -> bool:
     try:
-        load_dataset(path)
+        read_file(path)
     except DataError:
         path.unlink(missing_ok=True)
         return False

@@ -35,8 +35,8 @@ from safer_offline.errors import UsageError
 class OfflineDataset:
     """N transitions of whole episodes, one after the other.
 
-    The constructor checks nothing; `from_arrays` does, and so does everything that reads or
-    writes a dataset.
+    The constructor makes tensors of arrays and checks no values; `from_arrays` does, and so does
+    everything that reads or writes a dataset. `len` counts transitions.
 
     Args:
         observations: (N, observation size), float32.
@@ -63,6 +63,23 @@ class OfflineDataset:
     metadata: Metadata = field(default_factory=Metadata)
     path: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                object.__setattr__(self, name, _as_tensor(value, name))
+
+    def __len__(self) -> int:
+        return self.num_transitions
+
+    def __repr__(self) -> str:
+        name = self.metadata.name or self.metadata.env_id or (self.path.name if self.path else "")
+        return (
+            f"<OfflineDataset{' ' if name else ''}{name}: {self.num_transitions:,} transitions, "
+            f"{self.num_episodes:,} episodes, {self.observation_size} observations, "
+            f"{self.action_size} actions>"
+        )
+
     @classmethod
     def from_arrays(
         cls,
@@ -84,6 +101,11 @@ class OfflineDataset:
         Raises:
             DataError: If they break the format; it names array, row and remedy.
         """
+        if not isinstance(arrays, Mapping):
+            raise UsageError(
+                f"arrays are given as a dict, by the names {', '.join(ARRAYS)}, not as a "
+                f"{type(arrays).__name__}"
+            )
         metadata = metadata or Metadata()
         arrays = as_columns(arrays)
         problems = find_problems(arrays, metadata)
@@ -305,6 +327,14 @@ class OfflineDataset:
             return torch.tensor(space.low), torch.tensor(space.high)
         least, most = self.actions.amin(dim=0), self.actions.amax(dim=0)
         return least.clamp(max=-1.0), most.clamp(min=1.0)
+
+
+def _as_tensor(value: object, name: str) -> Tensor:
+    try:
+        array = np.asarray(value, np.bool_ if name in FLAG_ARRAYS else np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} must be an array of numbers: {error}") from None
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def as_columns(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -112,20 +112,21 @@ def require_free_id(dataset_id: str) -> None:
         )
 
 
-def from_minari(dataset_id: str) -> OfflineDataset:
-    """Read a dataset from Minari's local folder.
+def from_minari(source: str | minari.MinariDataset) -> OfflineDataset:
+    """Read a dataset from Minari's local folder, or one that Minari has opened.
 
     The last step of an episode that carries neither flag counts as a timeout, since Minari's
     episodes end there.
 
     Args:
-        dataset_id: Its name, such as `bullet/car-circle/mixed-v0`.
+        source: Its name, such as `bullet/car-circle/mixed-v0`, or the dataset, of which some
+            episodes may have been chosen.
 
     Raises:
         UsageError: If the id is malformed or there is no such dataset on this machine.
         DataError: If it has no costs, observations that are no vectors, or breaks our format.
     """
-    arrays, metadata, folder = _read(dataset_id)
+    arrays, metadata, folder = _read(source)
     return OfflineDataset.from_arrays(arrays, metadata=metadata, path=folder)
 
 
@@ -149,8 +150,8 @@ def find_minari_problems(dataset_id: str) -> list[Problem]:
     return find_problems(as_columns(arrays), metadata)
 
 
-def _read(dataset_id: str) -> tuple[dict[str, NDArray[Any]], Metadata, Path]:
-    """Arrays and metadata, not checked yet, and the folder they come from."""
+def _local_folder(dataset_id: str) -> Path:
+    """Where Minari keeps a dataset."""
     _require_well_formed(dataset_id)
     folder = _root() / dataset_id
     if not folder.exists():
@@ -161,10 +162,21 @@ def _read(dataset_id: str) -> tuple[dict[str, NDArray[Any]], Metadata, Path]:
             + (f"; did you mean '{near[0]}'?" if near else ", nor any other")
             + f"\n  Remedy: a public one comes with `minari download {dataset_id}`"
         )
+    return folder
+
+
+def _read(
+    source: str | minari.MinariDataset,
+) -> tuple[dict[str, NDArray[Any]], Metadata, Path]:
+    """Arrays and metadata, not checked yet, and the folder they come from."""
+    if isinstance(source, str):
+        folder = _local_folder(source)
+    else:
+        folder = Path(source.storage.data_path).parent
     try:
-        source = minari.load_dataset(dataset_id)
-        episodes = [_episode_arrays(episode, path=folder) for episode in source.iterate_episodes()]
-        details = list(source.storage.get_episode_metadata(source.episode_indices))
+        opened = minari.load_dataset(source) if isinstance(source, str) else source
+        episodes = [_episode_arrays(episode, path=folder) for episode in opened.iterate_episodes()]
+        details = list(opened.storage.get_episode_metadata(opened.episode_indices))
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise DataError(
             f"Minari cannot read the dataset ({error})", path=folder, remedy="get or make it anew"
@@ -176,7 +188,7 @@ def _read(dataset_id: str) -> tuple[dict[str, NDArray[Any]], Metadata, Path]:
     seeds = [entry.get("seed") for entry in details]
     if SEED not in arrays and None not in seeds:
         arrays[SEED] = np.repeat(np.array(seeds), [len(part["rewards"]) for part in episodes])
-    return arrays, _read_metadata(source, path=folder), folder
+    return arrays, _read_metadata(opened, path=folder), folder
 
 
 def _episode_buffers(dataset: OfflineDataset) -> Iterator[EpisodeBuffer]:

@@ -46,7 +46,7 @@ from safer_offline.datasets.larger_than_memory.building import (
 )
 from safer_offline.datasets.larger_than_memory.memory import plan_memory
 from safer_offline.datasets.larger_than_memory.packed import FileTable, PackedRows, Places
-from safer_offline.datasets.storage.hdf5 import load_dataset, peek_metadata
+from safer_offline.datasets.storage.hdf5 import peek_metadata, read_file
 from safer_offline.errors import UsageError
 
 
@@ -76,7 +76,7 @@ def open_for_training(
     if tell is not None:
         tell(str(plan) if plan.fits else f"{plan}; the cache is {cache_folder(path, cache_dir)}")
     if plan.fits:
-        return load_dataset(path)
+        return read_file(path)
     return open_cached(path, cache_dir=cache_dir, progress=progress)
 
 

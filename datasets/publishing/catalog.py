@@ -15,7 +15,7 @@ from pathlib import Path
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.description.plots import plot_overview
 from safer_offline.datasets.description.summary import LIMITS, DatasetSummary, Spread, summarize
-from safer_offline.datasets.storage.hdf5 import load_dataset
+from safer_offline.datasets.storage.hdf5 import read_file
 from safer_offline.errors import DataError
 from safer_offline.files import write_atomically
 
@@ -63,7 +63,7 @@ def update_catalog(document: str | Path, files: Sequence[str | Path], *, picture
     entries: list[CatalogEntry] = []
     shown: dict[str, list[OfflineDataset]] = {}
     for file in files:
-        dataset = load_dataset(file)
+        dataset = read_file(file)
         name = dataset.metadata.name or Path(file).stem
         entries.append(CatalogEntry(name, summarize(dataset), dataset.metadata.build_seconds))
         quality = re.sub(r".*/|-v\d+$", "", name)

@@ -30,7 +30,7 @@ from safer_offline.datasets.publishing.release import (
     complete_metadata,
     date_of,
 )
-from safer_offline.datasets.storage.hdf5 import load_dataset
+from safer_offline.datasets.storage.hdf5 import read_file
 from safer_offline.errors import DataError, SaferOfflineError, UsageError
 
 EXTRA = 'pip install "safer-offline[publish]"'
@@ -74,7 +74,7 @@ def build_folder(
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists already and was left as it is; name another folder")
     require_parquet()
-    dataset = load_dataset(source)
+    dataset = read_file(source)
     metadata = complete_metadata(dataset.metadata, name=name, license=license, author=author)
     dataset = dataclasses.replace(dataset, metadata=metadata)
     try:

@@ -89,7 +89,7 @@ def save_dataset(path: str | Path, dataset: OfflineDataset, *, overwrite: bool =
     return metadata
 
 
-def load_dataset(path: str | Path) -> OfflineDataset:
+def read_file(path: str | Path) -> OfflineDataset:
     """Read a dataset into memory and check all of it.
 
     A file with just the seven arrays and no attributes is welcome. Numbers become float32, flags

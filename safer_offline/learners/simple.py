@@ -1,22 +1,29 @@
 """A learner with its bookkeeping done, for algorithms of one stage and for your own.
 
-class Cloning(SimpleLearner[CloningConfig]):
-name = "cloning"
-Config = CloningConfig
+    @dataclass(frozen=True, kw_only=True)
+    class CloningConfig:
+        hidden_sizes: tuple[int, ...] = (64, 64)
 
-def build(self) -> None:
-self.actor = self.gaussian_policy(self.config.hidden_sizes)
-self.optimizer = torch.optim.Adam(self.actor.parameters(), lr=1e-3)
-self.batches = self.sampler("observations", "actions", batch_size=256)
 
-def learn(self) -> dict[str, Tensor | float]:
-batch = self.batches.sample()
-loss = gaussian_nll(batch["actions"], *self.actor(batch["observations"])).mean()
-gradient_step(self.optimizer, loss, max_norm=10.0)
-return {"nll": loss.detach()}
+    class Cloning(SimpleLearner[CloningConfig]):
+        name = "cloning"
+        Config = CloningConfig
 
-def policy(self) -> TrainedPolicy:
-return self.trained_policy(self.actor)
+        def build(self) -> None:
+            self.actor = self.gaussian_policy(self.config.hidden_sizes)
+            self.optimizer = torch.optim.Adam(self.actor.parameters(), lr=1e-3)
+            self.batches = self.sampler("observations", "actions", batch_size=256)
+
+        def learn(self) -> dict[str, Tensor | float]:
+            batch = self.batches.sample()
+            loss = gaussian_nll(batch["actions"], *self.actor(batch["observations"])).mean()
+            gradient_step(self.optimizer, loss, max_norm=10.0)
+            return {"nll": loss.detach()}
+
+        def policy(self) -> TrainedPolicy:
+            return self.trained_policy(self.actor)
+
+With this in `my_methods.py`: `safer-offline train car_circle.h5 --algorithm my_methods:Cloning`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from safer_offline.datasets.dataset.access import BLOCK_ROWS, TransitionSource
+from safer_offline.datasets.loading import Source, load_dataset
 from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
 from safer_offline.files import write_atomically
 from safer_offline.learners.base import Learner
@@ -56,7 +57,7 @@ class Run:
 
 def train(
     config: Any,  # noqa: ANN401 - the dataclass of whatever algorithm
-    dataset: TransitionSource,
+    dataset: Source,
     *,
     out: str | Path,
     algorithm: str | type[Learner] | None = None,
@@ -69,8 +70,9 @@ def train(
 
     Args:
         config: The algorithm's settings, such as `SAFERConfig(cost_limit=10)`.
-        dataset: What to learn from: an `OfflineDataset`, or a `CachedDataset` where memory is
-            short; both give the same policy.
+        dataset: What to learn from, whatever `load_dataset` takes: a file, an id of Minari, arrays,
+            a dataset. A file that takes more than half of the free memory is read from a cache on
+            disk, to the same policy.
         out: Run directory to write.
         algorithm: Who learns: a name in `ALGORITHMS`, `module:Class`, or a class of your own. None
             takes the registered one that has settings of this type.
@@ -84,20 +86,23 @@ def train(
         The policy, and where everything was written.
 
     Raises:
-        UsageError: If `out` holds a run and `resume` is false, or a setting is impossible.
+        UsageError: If `out` holds a run and `resume` is false, a setting is impossible, or an
+            argument is of no use here.
         CheckpointError: If the checkpoint is damaged or belongs to another training.
         DataError: If no policy could keep the limit, going by this dataset.
     """
+    _require_types(out, steps=steps, seed=seed)
     directory = Path(out)
     kind = _learner_class(algorithm, config)
+    data = load_dataset(dataset, max_memory="auto", progress=progress)
     if (cost_limit := getattr(config, "cost_limit", None)) is not None:
-        _require_feasible(dataset, cost_limit)
+        _require_feasible(data, cost_limit)
     identity = {
         "algorithm": kind.name,
         "config": _as_json(config),
         "steps": steps,
         "seed": seed,
-        "dataset_sha256": dataset.fingerprint(),
+        "dataset_sha256": data.fingerprint(),
     }
     checkpoint = directory / CHECKPOINT_FILE
     written = [directory / name for name in (CHECKPOINT_FILE, POLICY_FILE, "metrics.csv")]
@@ -109,18 +114,26 @@ def train(
     if saved is not None:
         _require_same_training(saved["identity"], identity, path=checkpoint)
     build: Any = kind
-    learner: Learner = build(config, dataset, steps=steps, seed=seed)
+    learner: Learner = build(config, data, steps=steps, seed=seed)
     rows: list[dict[str, float]] = []
     if saved is not None:
         learner.load_state_dict(saved["learner"])
         rows = saved["metrics"]
     directory.mkdir(parents=True, exist_ok=True)
-    source = {"dataset": str(dataset.path or ""), "env_id": dataset.metadata.env_id}
+    source = {"dataset": str(data.path or ""), "env_id": data.metadata.env_id}
     _write_json(directory / "config.json", identity | source)
     _run(learner, rows, identity=identity, directory=directory, progress=progress)
     policy = learner.policy()
     policy.save(directory / POLICY_FILE)
     return Run(policy, directory)
+
+
+def _require_types(out: object, **numbers: object) -> None:
+    if not isinstance(out, str | Path):
+        raise UsageError(f"out must be the path of a run directory, not a {type(out).__name__}")
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UsageError(f"{name} must be a whole number, not negative, but is {value!r}")
 
 
 def _run(

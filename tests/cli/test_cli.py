@@ -178,7 +178,9 @@ def refused(here):
         (("collect", "ball-circle", "--transitions", "many"), "Invalid value for '--transitions'"),
         (("collect", "ball-circle", "--format", "zarr"), "'zarr' is not one of"),
         (("colect",), "No such command 'colect'"),
-        (("train",), "Missing option '--data'"),
+        (("train",), "say what to learn from"),
+        (("train", "a.h5", "--data", "b.h5"), "both a.h5 and --data b.h5 are given"),
+        (("train", "a.h5", "--algorithm", "safr"), "the nearest known one is 'safer'"),
     ],
 )
 def test_wrong_requests_end_with_code_2(tmp_path, refused, arguments, text):

@@ -266,7 +266,7 @@ def command(monkeypatch, report):
         asked.update(settings)
         return Prepared()
 
-    monkeypatch.setattr(trained, "load_policy", lambda path: policy)
+    monkeypatch.setattr(trained, "load_policy", lambda path, actor: policy)
     monkeypatch.setattr(evaluation, "prepare", fake_prepare)
     app = typer.Typer()
     app.command()(evaluate_command)

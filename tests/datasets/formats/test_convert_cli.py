@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safer_offline.cli.main import app
-from safer_offline.datasets import from_minari, load_dataset, open_dataset, save_dataset, to_minari
+from safer_offline.datasets import from_minari, load_dataset, save_dataset, to_minari
 from safer_offline.datasets.formats import Format
 from safer_offline.datasets.loading import default_run_name, detect_format
 from safer_offline.errors import DataError, UsageError
@@ -162,14 +162,14 @@ def test_sources(file, d4rl_file, dataset, tmp_path, monkeypatch):
     assert default_run_name(ID) == "bullet-car-circle-mixed-v0"
     assert default_run_name(file) == "data"
     for source in (file, str(file), ID):
-        assert open_dataset(source).num_transitions == 19
+        assert load_dataset(source).num_transitions == 19
     with pytest.raises(DataError, match="no such file"):
-        open_dataset(tmp_path / "none.h5")
+        load_dataset(tmp_path / "none.h5")
     with pytest.raises(UsageError, match=f"did you mean '{ID}'"):
-        open_dataset("bullet/car-circle/mixed-v1")
+        load_dataset("bullet/car-circle/mixed-v1")
     monkeypatch.chdir(tmp_path)
     file.rename("own-v0")  # a file wins over an id
-    assert open_dataset("own-v0").path.name == "own-v0"
+    assert load_dataset("own-v0").path.name == "own-v0"
 
 
 def test_info_and_validate_take_an_id(dataset):

@@ -215,7 +215,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(file):
 import os, signal
 from safer_offline.datasets.storage import hdf5
 hdf5._flush_to_disk = lambda path: os.kill(os.getpid(), signal.SIGKILL)
-dataset = hdf5.load_dataset({str(file)!r})
+dataset = hdf5.read_file({str(file)!r})
 hdf5.save_dataset({str(file)!r}, dataset.select_episodes([0]), overwrite=True)
 """
     done = subprocess.run([sys.executable, "-c", script], check=False)

@@ -1,0 +1,159 @@
+"""A learner and an attack in a file of one's own: nothing else is touched."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from safer_offline import load_policy
+from safer_offline.datasets import collect
+
+MINE = '''
+from dataclasses import dataclass
+
+import torch
+
+from safer_offline.attacks import Attack
+from safer_offline.learners.simple import SimpleLearner
+from safer_offline.policies.gaussian import gaussian_nll
+from safer_offline.policies.layers import gradient_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloningConfig:
+    """Of cloning.
+
+    Attributes:
+        rate: Of learning.
+    """
+
+    rate: float = 1e-3
+    hidden_sizes: tuple[int, ...] = (16, 16)
+
+
+class Cloning(SimpleLearner[CloningConfig]):
+    """Behaviour cloning of everybody."""
+
+    name = "cloning"
+    Config = CloningConfig
+
+    def build(self):
+        self.actor = self.gaussian_policy(self.config.hidden_sizes)
+        self.optimizer = torch.optim.Adam(self.actor.parameters(), lr=self.config.rate)
+        self.batches = self.sampler("observations", "actions", batch_size=32)
+
+    def learn(self):
+        batch = self.batches.sample()
+        loss = gaussian_nll(batch["actions"], *self.actor(batch["observations"])).mean()
+        gradient_step(self.optimizer, loss, max_norm=10.0)
+        return {"nll": loss.detach()}
+
+    def policy(self):
+        return self.trained_policy(self.actor)
+
+
+class Bias(Attack):
+    """A sensor that is off by the whole budget, always to the same side.
+
+    Args:
+        side: 1 or -1.
+    """
+
+    name = "bias"
+
+    def __init__(self, side: int = 1):
+        self.side = side
+
+    def perturb(self, target, observations, *, epsilon, noise, previous=None):
+        return observations + self.side * epsilon
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("somebody") / "with a space"
+    folder.mkdir()
+    (folder / "mine.py").write_text(MINE)
+    collect("ball-circle", folder / "balls.h5", transitions=800, workers=1, progress=False)
+    return folder
+
+
+def run(*arguments, cwd):
+    """The program as `python -m safer_offline`, in a folder of the user's."""
+    return subprocess.run(
+        [sys.executable, "-m", "safer_offline", *map(str, arguments)],
+        cwd=cwd,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_learner_and_an_attack_of_ones_own(place):
+    own = ("--algorithm", "mine:Cloning", "--set", "rate=0.002", "--steps", 150)
+    done = run("train", "balls.h5", *own, cwd=place)
+    assert done.returncode == 0, done.stderr
+    # No E-step is told of, for there was none.
+    assert "E-step" not in done.stdout
+    assert "Next: safer-offline evaluate runs/balls-cloning" in done.stdout
+    folder = place / "runs" / "balls-cloning"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["algorithm"], config["config"]["rate"]) == ("cloning", 0.002)
+    policy = load_policy(folder)
+    assert policy.info.algorithm == "cloning"
+    assert policy.critics == ()
+
+    attacks = ("--attacks", "natural,mine:Bias,left=mine:Bias", "--attack-set", "left.side=-1")
+    rest = ("--episodes", 2, "--workers", 0, "--json")
+    done = run("evaluate", "runs/balls-cloning", *attacks, *rest, cwd=place)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [row["attack"] for row in report["summary"]] == ["natural", "bias", "left"]
+    assert report["attacks"]["left"]["side"] == -1
+    used = {row["attack"]: row["budget_used"] for row in report["summary"]}
+    assert np.allclose([used["natural"], used["bias"], used["left"]], [0, 1, 1], atol=1e-4)
+    rewards = [row["reward_mean"] for row in report["summary"]]
+    assert len(set(rewards)) == 3
+
+    # "all" leaves out what this policy has no critics to answer, and says so.
+    done = run("evaluate", "runs/balls-cloning", *rest, "--seed", 1, cwd=place)
+    assert done.returncode == 0, done.stderr
+    names = [row["attack"] for row in json.loads(done.stdout)["summary"]]
+    assert names == ["natural", "uniform", "gaussian", "mad"]
+    assert "left out: amad, mc, mr" in done.stderr
+
+
+def test_its_training_resumes_to_the_same_policy(place):
+    own = ("--algorithm", "mine:Cloning", "--steps", 30)
+    for folder in ("one", "two"):
+        assert run("train", "--data", "balls.h5", *own, "-o", folder, cwd=place).returncode == 0
+    assert run("train", "balls.h5", *own, "-o", "two", "--resume", cwd=place).returncode == 0
+    one, two = ((place / folder / "policy.safetensors").read_bytes() for folder in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--cost-limit", "3"], "--cost-limit: mine:Cloning has no such setting"),
+        (["--set", "rte=1"], "the nearest is 'rate'"),
+        (["--set", "rate=fast"], "must look like 0.001"),
+        (["--algorithm", "mine:Clonin"], "'Cloning'"),
+        (["--algorithm", "mine:CloningConfig"], "lacks a `name"),
+    ],
+)
+def test_wrong_words_are_answered(place, options, text):
+    done = run("train", "balls.h5", "--algorithm", "mine:Cloning", *options, "-o", "x", cwd=place)
+    assert done.returncode == 2
+    assert text in " ".join(done.stderr.split())
+    assert not (place / "x").exists()
+
+
+def test_settings_and_algorithms_are_listed(place):
+    listed = run("train", "--algorithm", "mine:Cloning", "--list-settings", cwd=place).stdout
+    assert "rate" in listed
+    assert "Of learning." in listed
+    assert "16,16" in listed
+    assert "safer" in run("train", "--list-algorithms", cwd=place).stdout
