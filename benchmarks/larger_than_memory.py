@@ -138,7 +138,7 @@ def rates(big: Path, tiny: Path) -> dict[str, float]:
         for dataset in both
     ]
     works: dict[str, list[Callable[[], object]]] = {
-        "batches": [learner._estimation.sample for learner in learners],
+        "batches": [learner.estimation.batches.sample for learner in learners],
         "weighted_batches": [sampler.sample for sampler in chosen],
         "updates": [learner.update for learner in learners],
     }

@@ -117,7 +117,7 @@ def train(
     learner: Learner = build(config, data, steps=steps, seed=seed)
     rows: list[dict[str, float]] = []
     if saved is not None:
-        learner.load_state_dict(saved["learner"])
+        _restore(learner, saved["learner"], path=checkpoint)
         rows = saved["metrics"]
     directory.mkdir(parents=True, exist_ok=True)
     source = {"dataset": str(data.path or ""), "env_id": data.metadata.env_id}
@@ -126,6 +126,18 @@ def train(
     policy = learner.policy()
     policy.save(directory / POLICY_FILE)
     return Run(policy, directory)
+
+
+def _restore(learner: Learner, state: dict[str, Any], *, path: Path) -> None:
+    try:
+        learner.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
+        raise CheckpointError(
+            f"the checkpoint holds another state than {learner.name} of this version has "
+            f"({type(error).__name__}: {error})",
+            path=path,
+            remedy="go on with the version that wrote it, or train again with another --out",
+        ) from error
 
 
 def _require_types(out: object, **numbers: object) -> None:

@@ -14,7 +14,7 @@ from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig
 from safer_offline.learners.margins import costs_within_margin
 from safer_offline.learners.mstep import robust_mstep_loss
-from safer_offline.learners.safer import learner as safer
+from safer_offline.learners.safer import imitation
 from safer_offline.learners.safer.offline_estep import information
 from safer_offline.settings import parse_settings
 
@@ -24,7 +24,7 @@ BORDER = 0.5
 def learner_after_estep(config, dataset, *, steps=400, seed=0):
     learner = SAFER(config, dataset, steps=steps, seed=seed)
     losses = {}
-    while learner._answer is None:
+    while learner.imitation is None:
         losses = learner.update()
     return learner, losses
 
@@ -51,7 +51,7 @@ def lane_weights(dataset, weights):
 
 def test_chosen_episodes_keep_the_limit_even_within_reach_of_the_attacker(estimated, points):
     learner, _ = estimated
-    weights = learner._answer.episode_weights.double()
+    weights = learner.imitation.answer.episode_weights.double()
     assert float(weights.sum()) == pytest.approx(1, abs=1e-6)
     assert (weights >= 0).all()
     # The border, known here exactly and to the learner by its model only.
@@ -62,7 +62,7 @@ def test_chosen_episodes_keep_the_limit_even_within_reach_of_the_attacker(estima
     assert costs.mean() > 2 * learner.config.cost_limit
     assert weights @ costs <= 1.1 * learner.config.cost_limit
     modelled = costs_within_margin(
-        learner.cost_model,
+        learner.estimation.cost_model,
         points.next_observations,
         points.costs,
         reach=torch.full((2,), reach),
@@ -74,7 +74,7 @@ def test_chosen_episodes_keep_the_limit_even_within_reach_of_the_attacker(estima
 
 
 def test_among_safe_episodes_those_of_high_return_are_chosen(estimated, points):
-    weights = estimated[0]._answer.episode_weights.double().numpy()
+    weights = estimated[0].imitation.answer.episode_weights.double().numpy()
     lanes = lane_weights(points, weights)
     # Pay grows with x: the best lane that is out of reach of the border is that at 0.
     assert max(lanes, key=lanes.get) == 0.0
@@ -86,14 +86,14 @@ def test_among_safe_episodes_those_of_high_return_are_chosen(estimated, points):
 
 def test_without_a_margin_the_lane_next_to_the_border_is_chosen(config, points):
     careless, _ = learner_after_estep(dataclasses.replace(config, margin=0.0), points)
-    lanes = lane_weights(points, careless._answer.episode_weights.double().numpy())
+    lanes = lane_weights(points, careless.imitation.answer.episode_weights.double().numpy())
     assert max(lanes, key=lanes.get) == 0.4
     assert lanes[0.6] < 0.2
 
 
 def test_the_share_of_episodes_is_kept(estimated):
     learner, _ = estimated
-    weights = learner._answer.episode_weights.double()
+    weights = learner.imitation.answer.episode_weights.double()
     positive = weights[weights > 0]
     divergence = math.log(len(weights)) + (positive * positive.log()).sum().item()
     assert divergence <= -math.log(learner.config.episode_share) + 1e-3
@@ -101,7 +101,7 @@ def test_the_share_of_episodes_is_kept(estimated):
 
 def test_candidates_begin_with_the_data_and_are_weighed_state_by_state(estimated, points):
     learner, losses = estimated
-    answer, config = learner._answer, learner.config
+    answer, config = learner.imitation.answer, learner.config
     shape = (config.candidates, config.recovery_states)
     assert answer.candidates.shape == (*shape, 2)
     assert answer.candidate_weights.shape == shape
@@ -120,7 +120,7 @@ def test_both_solvers_give_the_same_answer(config, make_points):
     for solver in ("newton", "cvxpy"):
         chosen = dataclasses.replace(config, estep_solver=solver, recovery_states=20)
         learner, _ = learner_after_estep(chosen, points, steps=100)
-        answers.append(learner._answer)
+        answers.append(learner.imitation.answer)
     newton, cvxpy = answers
     assert newton.episode_weights.max() > 0.05
     torch.testing.assert_close(newton.episode_weights, cvxpy.episode_weights, atol=1e-4, rtol=0)
@@ -134,7 +134,7 @@ def test_a_limit_out_of_reach_is_relaxed_with_a_warning(config, make_points):
         learner, losses = learner_after_estep(config, points, steps=100)
     assert losses["episodes_relaxed"] == 1
     assert losses["episodes_cost_limit"] > 2
-    assert learner._answer.episode_weights.argmax() == 29
+    assert learner.imitation.answer.episode_weights.argmax() == 29
 
 
 def test_an_easy_limit_is_not_relaxed(config, points):
@@ -189,9 +189,9 @@ def test_an_episode_is_imitated_in_proportion_to_its_weight_however_long_it_is(c
     row_of = {tuple(row): number for number, row in enumerate(points.observations.tolist())}
     drawn = torch.zeros(points.num_episodes, dtype=torch.float64)
     for _ in range(400):
-        for observation in learner._chosen.sample()["observations"].tolist():
+        for observation in learner.imitation.chosen.sample()["observations"].tolist():
             drawn[points.episode_index[row_of[tuple(observation)]]] += 1
-    weights = learner._answer.episode_weights.double()
+    weights = learner.imitation.answer.episode_weights.double()
     drawn /= drawn.sum()
     torch.testing.assert_close(drawn, weights, atol=0.01, rtol=0)
     short = torch.tensor((points.episodes["length"] == 10).tolist())
@@ -206,7 +206,7 @@ def test_recovery_states_are_weighed_against_chosen_episodes(config, points, mon
         seen.update(weights=weights, actions=actions, **rest)
         return robust_mstep_loss(policy, observations, attacked, actions, weights, **rest)
 
-    monkeypatch.setattr(safer, "robust_mstep_loss", spy)
+    monkeypatch.setattr(imitation, "robust_mstep_loss", spy)
     config = dataclasses.replace(config, recovery_weight=0.25, adversarial_weight=3.0)
     learner, _ = learner_after_estep(config, points, steps=20)
     half = config.batch_size
@@ -214,7 +214,7 @@ def test_recovery_states_are_weighed_against_chosen_episodes(config, points, mon
     assert seen["adversarial_weight"] == 3.0
     of_data = {tuple(row) for row in points.actions.tolist()}
     assert all(tuple(action) in of_data for action in seen["actions"][:half].tolist())
-    candidates = {tuple(row) for row in learner._answer.candidates.reshape(-1, 2).tolist()}
+    candidates = {tuple(row) for row in learner.imitation.answer.candidates.reshape(-1, 2).tolist()}
     assert all(tuple(action) in candidates for action in seen["actions"][half:].tolist())
 
 
@@ -279,7 +279,7 @@ def test_policy_tells_where_it_comes_from(small_config, points):
 def test_stages_split_the_steps_and_neither_is_empty(small_config, points):
     for share, steps, expected in ((0.25, 100, 25), (0.001, 10, 1), (0.999, 10, 9), (0.5, 2, 1)):
         config = dataclasses.replace(small_config, estimation_share=share)
-        assert SAFER(config, points, steps=steps, seed=0).estimation_steps == expected
+        assert SAFER(config, points, steps=steps, seed=0).estimation.steps == expected
     for steps in (1, 0, -5):
         with pytest.raises(UsageError, match=f"at least 2 steps.* not {steps}"):
             SAFER(small_config, points, steps=steps, seed=0)

@@ -308,6 +308,15 @@ def test_a_checkpoint_of_another_algorithm_is_refused(run, copy):
     assert error.field == "algorithm"
 
 
+@pytest.mark.parametrize("lost", ["estimation", "imitation", "generator"])
+def test_a_checkpoint_of_another_layout_is_refused_in_words(run, copy, lost):
+    """As another version may have written it."""
+    state = load_checkpoint(copy / CHECKPOINT_FILE)
+    del state["learner"][lost]
+    save_checkpoint(copy / CHECKPOINT_FILE, state)
+    refuses(run, copy, "another state than safer of this version", "train again")
+
+
 @pytest.mark.parametrize("length", [0, 10, 1_000, -1, -2_000])
 def test_a_truncated_checkpoint_is_refused(run, copy, begun, length):
     (copy / CHECKPOINT_FILE).write_bytes(begun[:length])
@@ -317,7 +326,7 @@ def test_a_truncated_checkpoint_is_refused(run, copy, begun, length):
 def test_a_bit_that_flipped_in_a_weight_is_refused(run, copy, begun):
     """Read without a complaint by PyTorch itself."""
     state = load_checkpoint(copy / CHECKPOINT_FILE)
-    weight = state["learner"]["networks"]["actor"]["network.0.weight"].numpy().tobytes()
+    weight = state["learner"]["actor"]["network.0.weight"].numpy().tobytes()
     place = begun.index(weight)
     content = bytearray(begun)
     content[place + 7] ^= 1

@@ -2,5 +2,8 @@
 
 learner         the three stages, one update after the other
 config          its settings
-offline_estep   the E-step over episodes and over candidate actions
+estimation      stage 1: critics, a model of the behaviour and a model of cost
+offline_estep   stage 2: the E-step over episodes and over candidate actions
+imitation       stage 3: the robust M-step
+schedule        the learning rate within a stage
 """

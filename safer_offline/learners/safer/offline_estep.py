@@ -19,6 +19,7 @@ from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.estep import ESTEP_SOLVERS, EStepResult
 from safer_offline.learners.margins import BLOCK_ROWS, CostModel, costs_within_margin
 from safer_offline.learners.safer.config import SAFERConfig
+from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.policies.behavior import BehaviorModel
 from safer_offline.policies.critics import CriticEnsemble
 
@@ -38,6 +39,63 @@ class EStepAnswer:
     rows: Tensor
     candidates: Tensor
     candidate_weights: Tensor
+
+
+def offline_estep(
+    dataset: TransitionSource,
+    config: SAFERConfig,
+    estimation: Estimation,
+    *,
+    epsilon: Tensor,
+    generator: torch.Generator,
+) -> tuple[EStepAnswer, dict[str, Tensor | float]]:
+    """Stage 2: solve both E-steps.
+
+    Args:
+        dataset: The data.
+        config: Settings.
+        estimation: What stage 1 found.
+        epsilon: Budget of the attacks, raw units, shape (ds,).
+        generator: For everything that is drawn.
+
+    Returns:
+        Their answer, and what is worth logging about them.
+    """
+    episodes = episode_estep(
+        dataset,
+        config,
+        cost_model=estimation.cost_model,
+        reach=config.margin * epsilon,
+        generator=generator,
+    )
+    rows, candidates = draw_candidates(dataset, config, estimation.behavior, generator=generator)
+    chosen = candidate_estep(
+        dataset,
+        config,
+        dataset.take(("observations",), rows)["observations"],
+        candidates,
+        reward_critic=estimation.reward_critic,
+        cost_critic=estimation.cost_critic,
+    )
+    answer = EStepAnswer(
+        episode_weights=episodes.weights[:, 0],
+        rows=rows,
+        candidates=candidates,
+        candidate_weights=chosen.weights.float(),
+    )
+    return answer, _report("episodes", episodes) | _report("candidates", chosen)
+
+
+def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
+    """What to log of an E-step."""
+    return {
+        f"{which}_eta": result.eta,
+        f"{which}_lambda": result.lam,
+        f"{which}_cost_limit": result.cost_limit,
+        f"{which}_relaxed": float(result.status == "relaxed"),
+        f"{which}_kkt_residual": result.kkt_residual,
+        f"{which}_effective": float((1 / (result.weights.double() ** 2).sum(0)).mean()),
+    }
 
 
 def episode_estep(
