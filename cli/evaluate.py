@@ -88,6 +88,8 @@ def evaluate_command(
     from safer_offline.evaluation.rendering import report_json, save_report
     from safer_offline.evaluation.tables import report_table
     from safer_offline.evaluation.task import environment_of
+    from safer_offline.evaluation.unfinished import forget_unfinished
+    from safer_offline.locking import sole_writer
     from safer_offline.policies.trained import load_policy
 
     if list_all:
@@ -115,13 +117,17 @@ def evaluate_command(
     )
     # Before the first episode: a refusal should not cost the user an evaluation.
     folder = results_folder(run, evaluation.plan, out=out, overwrite=overwrite)
-    report = evaluation.run(workers=workers)
-    files = save_report(report, folder)
-    if as_json:
-        typer.echo(report_json(report), nl=False)
-        return
-    typer.echo(f"Wrote {folder}: {', '.join(file.name for file in files)}.")
-    Console().print(report_table(report))
+    with sole_writer(folder):
+        report = evaluation.run(workers=workers, keep_in=folder)
+        # The table first: what took minutes must be seen even if it cannot be written.
+        if as_json:
+            typer.echo(report_json(report), nl=False)
+        else:
+            Console().print(report_table(report))
+        files = save_report(report, folder)
+        forget_unfinished(folder)
+    if not as_json:
+        typer.echo(f"Wrote {folder}: {', '.join(file.name for file in files)}.")
 
 
 def _print_list(evaluations: pd.DataFrame, run: Path) -> None:

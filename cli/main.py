@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -15,10 +17,12 @@ import safer_offline.datasets
 from safer_offline.cli import behaviors, data
 from safer_offline.cli.check import check_command
 from safer_offline.cli.collect import collect_command
+from safer_offline.cli.console import accept_every_console
 from safer_offline.cli.evaluate import evaluate_command
 from safer_offline.cli.publish import publish_command
 from safer_offline.cli.train import train_command
 from safer_offline.errors import SaferOfflineError
+from safer_offline.interruption import Interrupted, interrupt_on_sigterm
 
 app = typer.Typer(
     name="safer-offline",
@@ -60,12 +64,52 @@ def options(
 def main() -> None:
     """Run the command line; a `SaferOfflineError` becomes its message and its exit code."""
     warnings.showwarning = _show_warning
+    accept_every_console()
+    interrupt_on_sigterm()
     try:
         app()
+    except SystemExit as end:
+        # Typer makes a silent exit of Ctrl-C; behind it is what has to be told.
+        if interruption := _behind(end):
+            _say_interrupted(interruption)
+        raise
     except SaferOfflineError as error:
-        typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
-        typer.echo(str(error), err=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Who read what we print has gone, as `head` does.
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - so that flushing it cannot fail
+        sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or error
+        remedy = "check that it is there, that you may use it, and that the disk has room"
+        _fail(f"{place}{reason}\n  Remedy: {remedy}", 1)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    typer.secho("Error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
+    sys.exit(exit_code)
+
+
+def _behind(end: BaseException) -> KeyboardInterrupt | None:
+    """The interruption that led to an exit, if one did."""
+    error: BaseException | None = end
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _say_interrupted(error: KeyboardInterrupt) -> None:
+    """What is kept, and the command that goes on; then the exit code of the signal."""
+    known = error if isinstance(error, Interrupted) else Interrupted()
+    if known.kept:
+        given = [option for option in known.resume if option not in sys.argv]
+        command = shlex.join(["safer-offline", *sys.argv[1:], *given])
+        typer.echo(f"\nInterrupted: {known.kept}. To go on: {command}", err=True)
+    else:
+        typer.echo("\nInterrupted; nothing had to be kept.", err=True)
+    sys.exit(known.exit_code)
 
 
 def _show_warning(

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from safer_offline.training.loop import Run
 
 
+FEW_STEPS = 1_000
+"""Below this, nothing of use can have been learned."""
+
+
 class Solver(str, Enum):
     """Who solves the E-step."""
 
@@ -127,6 +131,13 @@ def train_command(
     from safer_offline.training.loop import train
 
     torch.set_num_threads(threads)
+    if steps < FEW_STEPS:
+        typer.secho("Warning: ", fg="yellow", bold=True, err=True, nl=False)
+        typer.echo(
+            f"{steps} updates are a trial, no training: expect a policy that does nothing useful "
+            "(the default is 12,000)",
+            err=True,
+        )
     source = _one_of(file, data)
     given = {
         "cost_limit": cost_limit,
@@ -210,6 +221,11 @@ def _tell(run: Run) -> None:
             f"{estep.episodes_lambda:.3g} at a limit of {estep.episodes_cost_limit:.3g}; about "
             f"{estep.episodes_effective:.0f} episodes carry the weight."
         )
+        if estep.get("candidates_relaxed"):
+            typer.echo(
+                "E-step over actions: no choice of them keeps the limit at the states to recover "
+                "from, so it takes the least cost there (usual where the data show unsafe states)."
+            )
     actor = run.policy.info.actor
     own = ["--actor", actor] if ":" in actor else []
     command = shlex.join(["safer-offline", "evaluate", str(run.directory), *own])

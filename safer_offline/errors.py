@@ -58,5 +58,9 @@ class DataError(SaferOfflineError):
         super().__init__(f"{message}\n  Remedy: {remedy}" if remedy else message)
 
 
+class OutputError(DataError):
+    """A result cannot be written: no room, no permission, a name in the way."""
+
+
 class CheckpointError(DataError):
     """A checkpoint or policy file is damaged, foreign, or of another algorithm."""

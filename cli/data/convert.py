@@ -77,7 +77,10 @@ def convert_command(
     What was dropped or made up is reported and written into the description of the dataset.
     """
     from safer_offline.datasets.loading import read_dataset, write_dataset
+    from safer_offline.files import require_writable
 
+    if out is not None:
+        require_writable(out)
     dataset = read_dataset(
         source,
         source_format=source_format,

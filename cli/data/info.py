@@ -38,7 +38,10 @@ def info_command(
     from safer_offline.datasets.description.plots import plot_episodes
     from safer_offline.datasets.description.summary import summarize
     from safer_offline.datasets.loading import load_dataset
+    from safer_offline.files import require_writable
 
+    if plot is not None:
+        require_writable(plot)
     dataset = load_dataset(source)
     summary = summarize(dataset, cost_limit=cost_limit)
     if plot is not None:

@@ -25,7 +25,7 @@ from safer_offline.datasets.behaviors.learned.stable_baselines import stable_bas
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.tasks import BULLET_IDS
 from safer_offline.errors import UsageError
-from safer_offline.files import write_atomically
+from safer_offline.files import make_folder, require_writable, write_atomically
 from safer_offline.progress import ProgressBar, progress_bar
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def train_behavior(
     path, config = Path(path), config or BehaviorTrainingConfig()
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; give another name with --out, or say --overwrite")
+    require_writable(path)
     if seed < 0:
         raise UsageError(f"--seed must not be negative, but is {seed}")
     on_track = source.env_id in BULLET_IDS and "Circle" in source.env_id
@@ -75,7 +76,7 @@ def train_behavior(
         PenalizedEnvironment(source.make(), config, seed=1000 * (seed + 1) + place)
         for place in range(config.environments)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         bar = progress_bar(f"train {source.env_id}", total=config.steps, enabled=progress)
         with bar as display:

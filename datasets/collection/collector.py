@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import json
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safer_offline.datasets.collection.checks import check_behaviors
 from safer_offline.datasets.collection.processes import collect_locally
@@ -24,7 +25,10 @@ from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.formats.minari import require_free_id, to_minari
 from safer_offline.datasets.storage.hdf5 import read_file, save_dataset
 from safer_offline.datasets.storage.provenance import provenance
-from safer_offline.errors import DataError, UsageError
+from safer_offline.errors import DataError, OutputError, UsageError
+from safer_offline.files import require_writable, write_atomically
+from safer_offline.interruption import Interrupted, signal_of
+from safer_offline.locking import sole_writer
 from safer_offline.progress import progress_bar
 
 
@@ -64,6 +68,7 @@ def collect(
         MissingSimulatorError: If the simulator is not installed.
     """
     path = Path(path)
+    require_writable(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; give another name with -o, or say --overwrite")
     plan = _plan(recipe, transitions=transitions, seed=seed)
@@ -126,19 +131,36 @@ def _gathered(
     undisturbed, begun = not folder.exists(), time.monotonic()
     if undisturbed and ray is None:
         check_behaviors(plan.recipe)
-    _claim(folder, plan)
-    _collect_shards(plan, folder, workers=workers, ray=ray, progress=progress)
+    with sole_writer(folder):
+        _claim(folder, plan)
+        try:
+            _collect_shards(plan, folder, workers=workers, ray=ray, progress=progress)
+        except KeyboardInterrupt as error:
+            kept = len(list(folder.glob("shard-*.h5")))
+            told = f"{kept} of {len(plan.shards)} shards are kept in {folder}" if kept else ""
+            raise Interrupted(told, number=signal_of(error)) from None
+        except OutputError as error:
+            raise OutputError(
+                error.problem,
+                path=error.path,
+                remedy=f"{error.remedy}; then the same command goes on where it stopped",
+            ) from error
+        yield _joined(plan, folder, seconds=time.monotonic() - begun if undisturbed else None)
+        shutil.rmtree(folder)
+
+
+def _joined(plan: CollectionPlan, folder: Path, *, seconds: float | None) -> OfflineDataset:
+    """The whole dataset, of all the shards."""
     parts = [read_file(shard_path(folder, number)) for number in range(len(plan.shards))]
     dataset = OfflineDataset.concatenate(parts)
     metadata = dataclasses.replace(
         dataset.metadata,
         parents=(),
         reference_scores=plan.recipe.reference_scores or _extremes(dataset),
-        build_seconds=round(time.monotonic() - begun, 1) if undisturbed else None,
+        build_seconds=None if seconds is None else round(seconds, 1),
         **provenance(),
     )
-    yield dataclasses.replace(dataset, metadata=metadata)
-    shutil.rmtree(folder)
+    return dataclasses.replace(dataset, metadata=metadata)
 
 
 def _extremes(dataset: OfflineDataset) -> dict[str, float]:
@@ -157,16 +179,40 @@ def _claim(folder: Path, plan: CollectionPlan) -> None:
     if note.exists():
         if note.read_text() != plan.to_json():
             raise UsageError(
-                f"{folder} holds the unfinished collection of another plan "
-                f"({note.read_text()}); finish it with its own arguments, or delete the folder"
+                f"{folder} holds an unfinished collection with other settings: "
+                f"{_first_difference(note, plan)}. Finish it with its own, or delete the folder"
             )
     else:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = note.with_suffix(f".tmp-{os.getpid()}")
-        unfinished.write_text(plan.to_json())
-        unfinished.replace(note)
+        write_atomically(note, plan.to_json().encode())
     for stale in folder.glob("*.tmp-*"):
         stale.unlink(missing_ok=True)
+
+
+def _first_difference(note: Path, plan: CollectionPlan) -> str:
+    """The first setting in which the plan of a note is another."""
+    try:
+        before = _flat(json.loads(note.read_text()))
+    except ValueError:
+        return f"{note} is damaged"
+    now = _flat(json.loads(plan.to_json()))
+    # What follows from other settings comes last.
+    names = sorted({*before, *now}, key=lambda name: name in ("recipe.name", "recipe.description"))
+    for name in names:
+        if before.get(name) != now.get(name):
+            place = name.removeprefix("recipe.")
+            return f"{place} is {before.get(name)!r} there and {now.get(name)!r} here"
+    return "they are written in another way"
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Every entry of a JSON value by its path."""
+    if not isinstance(value, dict | list):
+        return {place: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    entries: dict[str, Any] = {}
+    for name, part in items:
+        entries |= _flat(part, f"{place}.{name}" if place else str(name))
+    return entries
 
 
 def _is_whole(path: Path) -> bool:

@@ -9,10 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from safer_offline.datasets.collection.shards import CollectionPlan, save_shard
-from safer_offline.machine import available_cores
+from safer_offline.errors import SaferOfflineError
+from safer_offline.interruption import children_leave_interrupts_to_us
+from safer_offline.machine import available_cores, require_main_module
 
 
 def collect_locally(
@@ -27,14 +30,27 @@ def collect_locally(
         workers: Processes; None takes as many as there are cores.
     """
     workers = min(available_cores() if workers is None else workers, len(numbers))
+    require_main_module()
+    others = set(multiprocessing.active_children())
     with _pool(workers) as pool:
-        running = {pool.submit(save_shard, plan, number, folder): number for number in numbers}
         try:
+            with children_leave_interrupts_to_us():
+                running = {
+                    pool.submit(save_shard, plan, number, folder): number for number in numbers
+                }
             for future in concurrent.futures.as_completed(running):
                 future.result()
                 yield running[future]
+        except BrokenProcessPool as error:
+            raise SaferOfflineError(
+                "a collecting process died: out of memory, or killed; finished shards are kept. In "
+                "a script of your own, call what collects under `if __name__ == '__main__':`"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # A shard takes seconds; nobody who asked to stop waits for it.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
             raise
 
 

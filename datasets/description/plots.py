@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.errors import UsageError
+from safer_offline.files import make_folder, write_atomically
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -42,8 +44,7 @@ def plot_episodes(
     _draw_episodes(axes, dataset, colors=colors, cost_limit=cost_limit)
     if axes.get_legend_handles_labels()[1]:
         figure.legend(loc="outside right upper", frameon=False, markerscale=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def plot_overview(datasets: Sequence[OfflineDataset], path: str | Path) -> None:
@@ -68,8 +69,19 @@ def plot_overview(datasets: Sequence[OfflineDataset], path: str | Path) -> None:
     figure.legend(
         labels.values(), labels.keys(), loc="outside lower center", ncols=8, markerscale=3
     )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    save_figure(figure, Path(path), dpi=80)
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
+    """Write a picture, whole or not at all; its ending says of what kind.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    image = io.BytesIO()
+    figure.savefig(image, format=path.suffix[1:].lower(), dpi=dpi)
+    make_folder(path.parent)
+    write_atomically(path, image.getvalue())
 
 
 def _who_acted(dataset: OfflineDataset) -> pd.Series[Any]:

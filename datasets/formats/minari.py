@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import json
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from safer_offline.datasets.dataset.schema import INFO_PREFIX, Metadata
 from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
 from safer_offline.datasets.formats import is_minari_id
 from safer_offline.errors import DataError, UsageError
+from safer_offline.files import require_writable, writing
 
 METADATA_KEY = "safer_offline"
 SEED = INFO_PREFIX + "seed"
@@ -69,7 +72,8 @@ def to_minari(
     root = _root()
     metadata = dataset.metadata
     raise_first_error(find_problems(dataset.to_arrays(), metadata), path=dataset.path)
-    try:
+    with writing(root / dataset_id, what="the dataset"):
+        _require_room(root, dataset)
         with _staging_root(root) as staging, warnings.catch_warnings():
             # Minari warns about each description that is left out: that is the caller's choice.
             warnings.simplefilter("ignore", UserWarning)
@@ -89,13 +93,15 @@ def to_minari(
             attributes = metadata.without_content().to_attributes()
             created.storage.update_metadata({METADATA_KEY: attributes})
             _publish(staging, root, dataset_id)
-    except OSError as error:
-        raise DataError(
-            f"the dataset cannot be written ({error})",
-            path=root / dataset_id,
-            remedy="check that the disk has room and that you may write there",
-        ) from error
     return root / dataset_id
+
+
+def _require_room(root: Path, dataset: OfflineDataset) -> None:
+    """Minari stores arrays as they are, and HDF5 crashes the process where the disk is full."""
+    needed = sum(array.nbytes for array in dataset.to_arrays().values())
+    home = next(place for place in (root, *root.parents) if place.exists())
+    if shutil.disk_usage(home).free < needed:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: it takes {needed:,} bytes")
 
 
 def require_free_id(dataset_id: str) -> None:
@@ -105,6 +111,7 @@ def require_free_id(dataset_id: str) -> None:
         UsageError: If the id is malformed or taken.
     """
     _require_well_formed(dataset_id)
+    require_writable(_root() / dataset_id)
     if (_root() / dataset_id).exists():
         raise UsageError(
             f"the Minari dataset '{dataset_id}' exists already in {_root()} and was left as it "

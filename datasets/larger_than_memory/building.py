@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from safer_offline import files
 from safer_offline.datasets.dataset.access import BLOCK_ROWS, cut_episodes
 from safer_offline.datasets.dataset.hashing import (
     ArrayHashes,
@@ -51,21 +52,11 @@ def identify(path: Path) -> dict[str, int]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Whatever goes wrong when a cache is written is explained.
-
-    Raises:
-        DataError: If the disk is full or the folder cannot be written to.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"the cache cannot be written ({error.strerror or error})",
-            path=folder,
-            remedy="make room, or name a folder on another disk with --cache-dir",
-        ) from error
+writing = functools.partial(
+    files.writing,
+    what="the cache",
+    remedy="make room, or name a folder on another disk with --cache-dir",
+)
 
 
 def build_cache(path: Path, folder: Path, *, progress: bool = True) -> None:

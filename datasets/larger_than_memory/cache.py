@@ -9,10 +9,8 @@ made anew.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +46,7 @@ from safer_offline.datasets.larger_than_memory.memory import plan_memory
 from safer_offline.datasets.larger_than_memory.packed import FileTable, PackedRows, Places
 from safer_offline.datasets.storage.hdf5 import peek_metadata, read_file
 from safer_offline.errors import UsageError
+from safer_offline.locking import locked
 
 
 def open_for_training(
@@ -277,16 +276,11 @@ def _require_ours(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time checks or builds a cache; the lock ends with the process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            warnings.warn(
-                f"{folder}: another process builds or checks this cache; waiting", stacklevel=4
-            )
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    """One process at a time checks or builds a cache; the others wait for it."""
+    with locked(folder) as free:
+        if free:
+            yield
+            return
+    warnings.warn(f"{folder}: another process builds or checks this cache; waiting", stacklevel=4)
+    with locked(folder, wait=True):
         yield
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
-from safer_offline.datasets.description.plots import plot_episodes
+from safer_offline.datasets.description.plots import plot_episodes, save_figure
 from safer_offline.datasets.publishing.cards import render_card
 from safer_offline.datasets.publishing.croissant import render_croissant
 from safer_offline.datasets.publishing.release import (
@@ -32,6 +32,7 @@ from safer_offline.datasets.publishing.release import (
 )
 from safer_offline.datasets.storage.hdf5 import read_file
 from safer_offline.errors import DataError, SaferOfflineError, UsageError
+from safer_offline.files import require_writable, writing
 
 EXTRA = 'pip install "safer-offline[publish]"'
 
@@ -74,18 +75,12 @@ def build_folder(
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} exists already and was left as it is; name another folder")
     require_parquet()
+    require_writable(folder)
     dataset = read_file(source)
     metadata = complete_metadata(dataset.metadata, name=name, license=license, author=author)
     dataset = dataclasses.replace(dataset, metadata=metadata)
-    try:
-        with _whole_folder(folder) as draft:
-            return _fill(draft, dataset, source=source, repository=repository)
-    except OSError as error:
-        raise DataError(
-            f"the folder cannot be written ({error})",
-            path=folder,
-            remedy="check that the disk has room and that you may write there",
-        ) from error
+    with writing(folder, what="the folder"), _whole_folder(folder) as draft:
+        return _fill(draft, dataset, source=source, repository=repository)
 
 
 def require_parquet() -> None:
@@ -137,10 +132,9 @@ def _fill(draft: Path, dataset: OfflineDataset, *, source: Path, repository: str
 @contextmanager
 def _whole_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder beside the final one, which takes its name when nothing went wrong."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
+    draft.mkdir(parents=True)
     try:
         yield draft
         if folder.exists():  # made by somebody else meanwhile
@@ -162,4 +156,4 @@ def _plot_histograms(episodes: pd.DataFrame, path: Path) -> None:
         axes.set_xlabel(f"{name} of the episode")
         axes.spines[["top", "right"]].set_visible(False)
     places[0].set_ylabel("episodes")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

@@ -6,6 +6,7 @@ not fit into memory is used in `cache`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from safer_offline.datasets.dataset.schema import ARRAYS, INFO_PREFIX, Metadata
 from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
 from safer_offline.datasets.storage.reading import DAMAGED, find_arrays, open_file, read_metadata
 from safer_offline.errors import DataError, UsageError
+from safer_offline.files import PatientFile, make_folder, writing
 
 CHUNK_ROWS = 16_384
 
@@ -44,7 +46,8 @@ def save_dataset(path: str | Path, dataset: OfflineDataset, *, overwrite: bool =
 
     Raises:
         UsageError: If there is something at `path` that must not be replaced.
-        DataError: If the dataset breaks the format, or the disk is full.
+        DataError: If the dataset breaks the format.
+        OutputError: If it cannot be written: the disk is full, or the place is not for you.
     """
     path = Path(path)
     _require_free(path, overwrite=overwrite)
@@ -59,10 +62,27 @@ def save_dataset(path: str | Path, dataset: OfflineDataset, *, overwrite: bool =
         content_sha256=join_hashes(arrays, hashes),
     )
     attributes = metadata.to_attributes()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with h5py.File(temporary, "w") as file:
+    with writing(path, what="the file"):
+        try:
+            _write_arrays(temporary, arrays, attributes)
+            _require_free(path, overwrite=overwrite)
+            temporary.replace(path)
+            with contextlib.suppress(OSError):  # some file systems cannot do that
+                _flush_to_disk(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return metadata
+
+
+def _write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, str | int | float]
+) -> None:
+    """Write a new file; an `OSError` is raised after HDF5 has done with it."""
+    with contextlib.closing(PatientFile(path)) as disk:
+        with h5py.File(disk, "w") as file:
             _write_attributes(file, attributes)
             for name, array in arrays.items():
                 file.create_dataset(
@@ -74,19 +94,9 @@ def save_dataset(path: str | Path, dataset: OfflineDataset, *, overwrite: bool =
                     shuffle=True,
                     fletcher32=True,
                 )
-        _flush_to_disk(temporary)
-        _require_free(path, overwrite=overwrite)
-        temporary.replace(path)
-        _flush_to_disk(path.parent)
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"the file cannot be written ({error})",
-            path=path,
-            remedy="check that the disk has room and that you may write there",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return metadata
+                if disk.failure is not None:
+                    break
+        disk.finish()
 
 
 def read_file(path: str | Path) -> OfflineDataset:

@@ -17,6 +17,7 @@ from typing import Any
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.storage.hdf5 import save_dataset
 from safer_offline.errors import DataError, UsageError
+from safer_offline.files import require_writable, writing
 
 MAX_HISTORY = 15_000
 """Characters of history that a file keeps: an attribute holds 64,000 bytes, a character takes 4."""
@@ -72,8 +73,10 @@ def require_new_files(
 
     Raises:
         UsageError: If there is something at a path that must not be replaced.
+        OutputError: If nothing could be written there.
     """
     for output in outputs:
+        require_writable(output)
         if output.is_dir():
             raise UsageError(f"{output} is a folder; name a file in it, such as {output / 'a.h5'}")
         for path in inputs:
@@ -112,10 +115,8 @@ def save_derived(
     # folder beside and then moved at once.
     staging = first.parent / f"{first.name}.tmp-{os.getpid()}"
     written = {}
-    try:
+    with writing(first.parent, remedy="name another place, where you may write"):
         staging.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{first.parent} cannot be written to ({error}); name another") from error
     try:
         for path, dataset in datasets.items():
             history = join_histories([dataset.metadata.command, now["command"]])
@@ -124,7 +125,7 @@ def save_derived(
             try:
                 saved = save_dataset(staging / path.name, stamped)
             except DataError as error:  # which names the staging folder, of which nobody knows
-                raise DataError(
+                raise type(error)(
                     error.problem,
                     path=path,
                     field=error.field,

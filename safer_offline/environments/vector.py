@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safer_offline.environments.base import FloatArray
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import SaferOfflineError, UsageError
-from safer_offline.machine import available_cores
+from safer_offline.interruption import children_leave_interrupts_to_us
+from safer_offline.machine import available_cores, require_main_module
 
 BoolArray = NDArray[np.bool_]
 
@@ -164,13 +165,15 @@ class _RemoteGroup:
     """Some rows of a batch, stepped in a process of their own."""
 
     def __init__(self, source: EnvironmentSource, num_envs: int) -> None:
+        require_main_module()
         # Not fork: a forked child would inherit this process's physics servers and threads.
         context = multiprocessing.get_context("spawn")
         self._pipe, remote = context.Pipe()
         self._process = context.Process(
             target=_serve_group, args=(remote, source, num_envs), daemon=True
         )
-        self._process.start()
+        with children_leave_interrupts_to_us():
+            self._process.start()
         remote.close()
 
     def describe(self) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box, int]:

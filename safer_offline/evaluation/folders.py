@@ -16,6 +16,7 @@ import pandas as pd
 from safer_offline.errors import UsageError
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.rendering import as_standard_json
+from safer_offline.files import require_writable
 
 FOLDER = "evaluations"
 REPORT_FILE = "evaluation.json"
@@ -34,10 +35,12 @@ def results_folder(
 
     Raises:
         UsageError: If the folder holds the results of another evaluation.
+        OutputError: If nothing could be written there.
     """
     run = Path(run)
     home = run if run.is_dir() else run.parent
     folder = home / FOLDER / plan.name if out is None else Path(out)
+    require_writable(folder)
     report = folder / REPORT_FILE
     if report.exists() and not overwrite and _config(report) != _comparable(plan):
         raise UsageError(

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +35,7 @@ from safer_offline.evaluation.reference import dsrl_range
 from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.rollouts import EvaluatedPolicy, Job, Rollouts
 from safer_offline.evaluation.task import describe_differences, environment_of
+from safer_offline.evaluation.unfinished import UnfinishedEvaluation
 from safer_offline.progress import progress_bar
 
 FIT_EPISODES = 20
@@ -162,9 +164,22 @@ class Evaluation:
     budget: Tensor
 
     def run(
-        self, *, workers: int | None = None, max_rows: int = 32, progress: bool = True
+        self,
+        *,
+        workers: int | None = None,
+        max_rows: int = 32,
+        progress: bool = True,
+        keep_in: Path | None = None,
     ) -> EvaluationReport:
-        """Run all episodes; see `evaluate`."""
+        """Run all episodes; see `evaluate`.
+
+        Args:
+            workers: See `evaluate`, like the two that follow.
+            max_rows: See there.
+            progress: See there.
+            keep_in: A folder, which exists, for what is done: an interrupted evaluation goes on
+                from there, to the same numbers.
+        """
         if max_rows < 1:
             raise UsageError(f"max_rows must be at least 1, not {max_rows}")
         plan, policy, chosen = self.plan, self.policy, self.attacks
@@ -189,7 +204,18 @@ class Evaluation:
                 seen = torch.cat(recorder.seen)
                 chosen = tuple(a.fit(policy, seen) if a.needs_fit else a for a in chosen)
             seeds = _episode_seeds(plan.seed, plan.episodes, domain=_EVALUATE)
-            tables = [rollouts.run(wave) for wave in _waves(chosen, seeds, max_rows)]
+            waves = list(_waves(chosen, seeds, max_rows))
+            done = UnfinishedEvaluation(
+                keep_in,
+                identity={"plan": plan.to_json(), "max_rows": max_rows},
+                waves=len(waves),
+            )
+            for wave in waves[: len(done.tables)]:
+                bar.advance(horizon * sum(len(job.seeds) for job in wave))
+            with done.kept_if_interrupted():
+                for wave in waves[len(done.tables) :]:
+                    done.add(rollouts.run(wave))
+            tables = done.tables
 
         order = pd.CategoricalDtype([attack.name for attack in chosen], ordered=True)
         table = pd.concat(tables, ignore_index=True).astype({"attack": order})

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from safer_offline.environments.tasks import deciding_packages
 from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.tables import title_of
-from safer_offline.files import write_atomically
+from safer_offline.files import make_folder, write_atomically
 from safer_offline.machine import installed_versions
 
 # Of the Okabe-Ito palette, which colour-blind readers can tell apart.
@@ -36,8 +36,7 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
     Returns:
         The files, in the order above.
     """
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out_dir)
     image = io.BytesIO()
     plot_report(report).savefig(image, format="png", dpi=160)
     contents = {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from safer_offline.context import EnvironmentContext
 from safer_offline.errors import CheckpointError, UsageError
-from safer_offline.files import write_atomically
+from safer_offline.files import make_folder, write_atomically
 from safer_offline.policies.actors import ACTORS, ActionBox, Actor
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.digest import digest
@@ -244,7 +244,7 @@ class TrainedPolicy(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write everything that is needed to act to one safetensors file, whole or not at all."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         info, state = self._content()
         header = {"format": FORMAT, "info": info, "sha256": _digest(info, state)}
         write_atomically(path, _with_sorted_header(to_bytes(state, metadata=header)))

@@ -10,7 +10,8 @@ import dataclasses
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ from torch.utils.tensorboard import SummaryWriter
 from safer_offline.datasets.dataset.access import BLOCK_ROWS, TransitionSource
 from safer_offline.datasets.loading import Source, load_dataset
 from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
-from safer_offline.files import write_atomically
+from safer_offline.files import require_writable, write_atomically, writing
+from safer_offline.interruption import Interrupted, signal_of, stop_requests
 from safer_offline.learners.base import Learner
 from safer_offline.learners.registry import ALGORITHMS, algorithm_of
+from safer_offline.locking import sole_writer
 from safer_offline.policies.trained import POLICY_FILE, TrainedPolicy
 from safer_offline.progress import progress_bar
 from safer_offline.training.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 
 LOG_EVERY = 100
 CHECKPOINT_EVERY = 500
-"""A multiple of LOG_EVERY, so that no half-filled average has to be saved."""
 
 FEW_SAFE_EPISODES = 20
 
@@ -93,6 +95,7 @@ def train(
     """
     _require_types(out, steps=steps, seed=seed)
     directory = Path(out)
+    require_writable(directory)
     kind = _learner_class(algorithm, config)
     data = load_dataset(dataset, max_memory="auto", progress=progress)
     if (cost_limit := getattr(config, "cost_limit", None)) is not None:
@@ -104,27 +107,26 @@ def train(
         "seed": seed,
         "dataset_sha256": data.fingerprint(),
     }
-    checkpoint = directory / CHECKPOINT_FILE
     written = [directory / name for name in (CHECKPOINT_FILE, POLICY_FILE, "metrics.csv")]
     if not resume and any(path.exists() for path in written):
         raise UsageError(
             f"{directory} holds a run already; continue it with --resume, or give another --out"
         )
-    saved = load_checkpoint(checkpoint) if resume and checkpoint.exists() else None
-    if saved is not None:
-        _require_same_training(saved["identity"], identity, path=checkpoint)
-    build: Any = kind
-    learner: Learner = build(config, data, steps=steps, seed=seed)
-    rows: list[dict[str, float]] = []
-    if saved is not None:
-        _restore(learner, saved["learner"], path=checkpoint)
-        rows = saved["metrics"]
-    directory.mkdir(parents=True, exist_ok=True)
-    source = {"dataset": str(data.path or ""), "env_id": data.metadata.env_id}
-    _write_json(directory / "config.json", identity | source)
-    _run(learner, rows, identity=identity, directory=directory, progress=progress)
-    policy = learner.policy()
-    policy.save(directory / POLICY_FILE)
+    with sole_writer(directory), writing(directory, what="the run"):
+        build: Any = kind
+        learner: Learner = build(config, data, steps=steps, seed=seed)
+        log = _Log()
+        checkpoint = directory / CHECKPOINT_FILE
+        if resume and checkpoint.exists():
+            saved = load_checkpoint(checkpoint)
+            _require_same_training(saved["identity"], identity, path=checkpoint)
+            _restore(learner, saved["learner"], path=checkpoint)
+            log = _Log(rows=saved["metrics"], window=saved.get("window", {}))
+        source = {"dataset": str(data.path or ""), "env_id": data.metadata.env_id}
+        _write_json(directory / "config.json", identity | source)
+        _run(learner, log, identity=identity, directory=directory, progress=progress)
+        policy = learner.policy()
+        policy.save(directory / POLICY_FILE)
     return Run(policy, directory)
 
 
@@ -148,36 +150,72 @@ def _require_types(out: object, **numbers: object) -> None:
             raise UsageError(f"{name} must be a whole number, not negative, but is {value!r}")
 
 
+@dataclass
+class _Log:
+    """What metrics.csv says so far: its lines, and the losses that will make up the next one."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    window: dict[str, list[Tensor | float]] = field(default_factory=dict)
+
+    def note(self, losses: Mapping[str, Tensor | float]) -> None:
+        for name, loss in losses.items():
+            self.window.setdefault(name, []).append(loss)
+
+    def to_json(self) -> dict[str, Any]:
+        window = {name: [float(loss) for loss in losses] for name, losses in self.window.items()}
+        return {"metrics": self.rows, "window": window}
+
+    def finish_line(self, step: int) -> dict[str, float]:
+        """Means of the window, which begins anew."""
+        means = {name: _mean(losses) for name, losses in self.window.items()}
+        _require_finite(means, step=step)
+        self.rows.append({"step": step, **means})
+        self.window = {}
+        return means
+
+
 def _run(
     learner: Learner,
-    rows: list[dict[str, float]],
+    log: _Log,
     *,
     identity: dict[str, Any],
     directory: Path,
     progress: bool,
 ) -> None:
-    """Update until all steps are done; `rows` are the lines of metrics.csv so far."""
-    window: dict[str, list[Tensor | float]] = {}
+    """Update until all steps are done, or somebody asks to stop."""
     bar = progress_bar("train", total=learner.steps, completed=learner.step, enabled=progress)
-    with bar as display, SummaryWriter(str(directory), purge_step=learner.step + 1) as events:
-        shown = learner.step
-        while learner.step < learner.steps:
-            for name, loss in learner.update().items():
-                window.setdefault(name, []).append(loss)
-            finished = learner.step == learner.steps
-            if learner.step % LOG_EVERY == 0 or finished:
-                means = {name: _mean(losses) for name, losses in window.items()}
-                _require_finite(means, step=learner.step)
-                rows.append({"step": learner.step, **means})
-                for name, value in means.items():
-                    events.add_scalar(name, value, learner.step)
-                display.advance(learner.step - shown, **dict(list(means.items())[:4]))
-                shown, window = learner.step, {}
-            if learner.step % CHECKPOINT_EVERY == 0 or finished:
-                metrics = pd.DataFrame(rows).to_csv(index=False)
-                write_atomically(directory / "metrics.csv", metrics.encode())
-                state = {"identity": identity, "learner": learner.state_dict(), "metrics": rows}
-                save_checkpoint(directory / CHECKPOINT_FILE, state)
+    saved = shown = learner.step
+    events = SummaryWriter(str(directory), purge_step=learner.step + 1)
+    with bar as display, events, stop_requests() as stop:
+        try:
+            while learner.step < learner.steps:
+                log.note(learner.update())
+                finished = learner.step == learner.steps
+                if learner.step % LOG_EVERY == 0 or finished:
+                    means = log.finish_line(learner.step)
+                    for name, value in means.items():
+                        events.add_scalar(name, value, learner.step)
+                    display.advance(learner.step - shown, **dict(list(means.items())[:4]))
+                    shown = learner.step
+                if learner.step % CHECKPOINT_EVERY == 0 or finished or stop:
+                    number = stop.accept() if stop else None
+                    _save(learner, log, identity=identity, directory=directory)
+                    saved = learner.step
+                    if number is not None and not finished:
+                        raise Interrupted(number=number)
+        except KeyboardInterrupt as error:
+            kept = f"{saved:,} of {learner.steps:,} updates are kept in {directory}"
+            raise Interrupted(
+                kept if saved else "", number=signal_of(error), resume=("--resume",)
+            ) from None
+
+
+def _save(learner: Learner, log: _Log, *, identity: dict[str, Any], directory: Path) -> None:
+    if log.rows:
+        metrics = pd.DataFrame(log.rows).to_csv(index=False)
+        write_atomically(directory / "metrics.csv", metrics.encode())
+    state = {"identity": identity, "learner": learner.state_dict(), **log.to_json()}
+    save_checkpoint(directory / CHECKPOINT_FILE, state)
 
 
 def _mean(losses: list[Tensor | float]) -> float:
@@ -274,6 +312,15 @@ def _least_cost(dataset: TransitionSource) -> tuple[float, int]:
 
 def _require_same_training(saved: dict[str, Any], wanted: dict[str, Any], *, path: Path) -> None:
     """A resumed training must be the one that was begun."""
+    if saved["steps"] != wanted["steps"] and {**saved, "steps": wanted["steps"]} == wanted:
+        raise CheckpointError(
+            f"the training was laid out for {saved['steps']:,} updates, not for "
+            f"{wanted['steps']:,}",
+            path=path,
+            field="steps",
+            remedy="rates and stages follow from the number of updates, so none can be added: "
+            f"train anew with --steps {wanted['steps']} and another --out",
+        )
     # The algorithm comes first, then whatever differs; settings may be named like the rest.
     pairs = [(name, saved.get(name), wanted[name]) for name in wanted if name != "config"]
     pairs += [(name, saved["config"].get(name), value) for name, value in wanted["config"].items()]

@@ -20,7 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from safer_offline import load_policy
 from safer_offline.datasets import OfflineDataset, load_dataset, save_dataset
-from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
+from safer_offline.errors import (
+    CheckpointError,
+    DataError,
+    OutputError,
+    SaferOfflineError,
+    UsageError,
+)
 from safer_offline.files import write_atomically
 from safer_offline.learners import SAFER
 from safer_offline.policies.digest import digest
@@ -441,7 +447,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="cannot be written \\(disk full\\)"):
         write_atomically(path, b"new")
     assert contents(tmp_path) == {"file": b"old"}
 

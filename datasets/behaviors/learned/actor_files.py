@@ -21,7 +21,7 @@ from safetensors.numpy import save as to_bytes
 
 from safer_offline.datasets.behaviors.base import FloatArray
 from safer_offline.errors import DataError
-from safer_offline.files import write_atomically
+from safer_offline.files import make_folder, write_atomically
 
 FORMAT = "safer-offline/actor/1"
 HEADER = "actor"
@@ -192,7 +192,7 @@ def save_actors(path: str | Path, actors: Sequence[ConditionedActor]) -> ActorFi
     told = dataclasses.asdict(info)
     header = {"format": FORMAT, "info": told, "sha256": _digest(told, arrays)}
     content = to_bytes(arrays, metadata={HEADER: json.dumps(header, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, content)
     return load_actors(path)
 

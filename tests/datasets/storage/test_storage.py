@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(file, dataset, monkeyp
     def fail(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(hdf5, "_flush_to_disk", fail)
+    monkeypatch.setattr(hdf5.PatientFile, "finish", fail)
     with pytest.raises(DataError, match=r"No space left.*\n.*disk has room"):
         save_dataset(file, dataset.select_episodes([0]), overwrite=True)
 
@@ -214,7 +214,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(file):
     script = f"""
 import os, signal
 from safer_offline.datasets.storage import hdf5
-hdf5._flush_to_disk = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+hdf5.PatientFile.finish = lambda disk: os.kill(os.getpid(), signal.SIGKILL)
 dataset = hdf5.read_file({str(file)!r})
 hdf5.save_dataset({str(file)!r}, dataset.select_episodes([0]), overwrite=True)
 """

@@ -340,8 +340,8 @@ def test_no_file_is_lost(run, file, tmp_path, monkeypatch, command):
     assert code == 2
     assert "is a folder" in said
     code, _, said = run(name, file, *arguments, "-o", "mine.txt/a.h5")
-    assert code == 2
-    assert "cannot be written to" in said
+    assert code == 1
+    assert "cannot be written (Not a directory" in said
     assert contents(tmp_path) == before
 
     assert run(name, file, *arguments, "-o", "mine.txt", "--overwrite")[0] == 0
