@@ -23,7 +23,8 @@ def attack_budget(
 
     Args:
         epsilon: One number for all coordinates, or one for each.
-        observation_std: Standard deviation of each coordinate in the dataset, shape (ds,); also
+        observation_std: Standard deviation of each coordinate in the dataset, shape (ds,);
+            infinite where the policy does not read it, which leaves nothing to attack there. Also
             says the device and the number type of the budget.
         units: What `epsilon` counts: raw observation units or multiples of `observation_std`.
 
@@ -50,7 +51,8 @@ def attack_budget(
             f"epsilon must be finite and not negative, but is {given.reshape(-1)[first].item()} "
             f"at coordinate {first}"
         )
-    return given * observation_std if units == "std" else given.expand(size).clone()
+    budget = given * observation_std if units == "std" else given.expand(size).clone()
+    return torch.where(torch.isfinite(observation_std), budget, 0.0)
 
 
 class Box(NamedTuple):

@@ -41,7 +41,7 @@ class EvaluatedPolicy(AttackTarget, Protocol):
 
     @property
     def observation_std(self) -> Tensor:
-        """Standard deviation of each coordinate in the dataset, raw units, shape (ds,)."""
+        """Deviation of each coordinate in the dataset, (ds,); infinite if it is not read."""
         ...
 
     @property

@@ -125,7 +125,9 @@ class SimpleLearner(ABC, Generic[C]):
 
     def standardize(self, observations: Standardizer) -> None:
         """Fit the first layer of a network to the dataset's observations."""
-        observations.fit(block.observations for block in self.dataset.blocks())
+        observations.fit(
+            (block.observations for block in self.dataset.blocks()), leave_out_constants=True
+        )
 
     def sampler(self, *names: str, batch_size: int) -> TransitionSampler:
         """Random batches of these arrays of the dataset, all rows alike."""

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+CONSTANT_WITHIN = 1e-6
+"""A coordinate is constant if its deviation is at most this share of its mean."""
+
 
 class Standardizer(nn.Module):
     """Affine map of raw observations to zero mean and unit variance, stored with the weights.
+
+    A coordinate of infinite deviation is not read: whatever it is, it maps to zero.
 
     Args:
         size: Number of coordinates.
@@ -26,7 +31,13 @@ class Standardizer(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
 
-    def fit(self, values: Tensor | Iterable[Tensor], *, min_std: float = 1e-3) -> Standardizer:
+    def fit(
+        self,
+        values: Tensor | Iterable[Tensor],
+        *,
+        min_std: float = 1e-3,
+        leave_out_constants: bool = False,
+    ) -> Standardizer:
         """Take mean and standard deviation of (N, size) values; returns itself.
 
         A coordinate that hardly varies keeps `min_std`: an attack must not be able to move it by
@@ -35,6 +46,8 @@ class Standardizer(nn.Module):
         Args:
             values: All of them, or blocks of them one after the other.
             min_std: Least standard deviation.
+            leave_out_constants: Let coordinates that never vary have an infinite deviation. They
+                tell nothing, and a network that read them would hang on them under attack.
         """
         count, mean, squares = 0, torch.zeros(1).double(), torch.zeros(1).double()
         for block in (values,) if isinstance(values, Tensor) else values:
@@ -46,7 +59,13 @@ class Standardizer(nn.Module):
             mean = mean + shift * (rows / (count + rows))
             count += rows
         self.mean.copy_(mean)
-        self.std.copy_((squares / (count - 1)).sqrt().clamp_min(min_std))
+        std = (squares / (count - 1)).sqrt()
+        # What is below the resolution of float32 is rounding.
+        constant = std <= CONSTANT_WITHIN * mean.abs()
+        std = std.clamp_min(min_std)
+        if leave_out_constants:
+            std[constant] = torch.inf
+        self.std.copy_(std)
         return self
 
     def forward(self, values: Tensor) -> Tensor:

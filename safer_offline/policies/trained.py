@@ -208,7 +208,10 @@ class TrainedPolicy(nn.Module):
 
     @property
     def observation_std(self) -> Tensor:
-        """Standard deviation of each observation coordinate in the dataset, shape (ds,)."""
+        """Standard deviation of each observation coordinate in the dataset, shape (ds,).
+
+        Infinite for a coordinate that never varies there, which the policy does not read.
+        """
         return self.actor.observations.std
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from safer_offline.attacks import attack_budget
 from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig
@@ -283,6 +284,31 @@ def test_stages_split_the_steps_and_neither_is_empty(small_config, points):
     for steps in (1, 0, -5):
         with pytest.raises(UsageError, match=f"at least 2 steps.* not {steps}"):
             SAFER(small_config, points, steps=steps, seed=0)
+
+
+def test_what_never_varies_is_neither_read_nor_attacked(small_config, points):
+    """A constant has a deviation of zero: any budget would be thousands of them."""
+    arrays = points.to_arrays()
+    for name in ("observations", "next_observations"):
+        column = np.full((len(arrays[name]), 1), 0.1, np.float32)
+        arrays[name] = np.concatenate([arrays[name], column], axis=1)
+    constant = OfflineDataset.from_arrays({n: a for n, a in arrays.items() if "/" not in n})
+    learner = SAFER(small_config, constant, steps=20, seed=0)
+    while learner.step < learner.steps:
+        learner.update()
+    policy = learner.policy()
+    observations = constant.observations.clone()
+    observations[:, 2] += torch.linspace(-5, 5, len(observations))
+    moved, still = policy.predict(observations.numpy()), policy.predict(arrays["observations"])
+    assert np.array_equal(moved, still)
+    actions = constant.actions
+    for q in (policy.q_reward, policy.q_cost):
+        assert torch.equal(q(observations, actions), q(constant.observations, actions))
+    for units in ("raw", "std"):
+        budget = attack_budget(0.05, policy.observation_std, units=units)
+        assert budget[2] == 0
+        assert (budget[:2] > 0).all()
+        assert torch.isfinite(budget).all()
 
 
 # Settings

@@ -19,6 +19,7 @@ from safer_offline.errors import CheckpointError, UsageError
 from safer_offline.policies.behavior import BehaviorModel
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.gaussian import ActionBox, GaussianPolicy, gaussian_nll
+from safer_offline.policies.layers import Standardizer
 from safer_offline.policies.trained import FORMAT, POLICY_FILE, PolicyInfo, TrainedPolicy, _digest
 
 DS, DA = 3, 2
@@ -220,6 +221,18 @@ def test_critics_answer_in_one_number_a_row(trained, observations):
     assert not torch.equal(
         trained.q_cost(observations, actions), trained.q_reward(observations, actions)
     )
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e5, 1e-12])
+def test_constants_map_to_zero_and_what_hardly_varies_does_not(value):
+    values = torch.full((1000, 2), value)
+    values[:, 1] = torch.linspace(0, 1e-5, 1000)
+    scale = Standardizer(2).fit(values, leave_out_constants=True)
+    assert scale.std[0] == torch.inf
+    assert scale.std[1] == pytest.approx(1e-3)
+    assert (scale(torch.randn(50, 2))[:, 0] == 0).all()
+    everything = Standardizer(2).fit(values)
+    assert torch.isfinite(everything.inverse(everything(values))).all()
 
 
 # The file

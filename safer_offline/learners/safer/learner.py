@@ -68,7 +68,9 @@ class SAFER:
         self.step = 0
         self._generator = torch.Generator().manual_seed(seed)
         size = dataset.observation_size
-        scale = Standardizer(size).fit(block.observations for block in dataset.blocks())
+        scale = Standardizer(size).fit(
+            (block.observations for block in dataset.blocks()), leave_out_constants=True
+        )
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.estimation = Estimation(
