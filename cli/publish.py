@@ -42,8 +42,8 @@ def publish_command(
 ) -> None:
     """Give a dataset a card, descriptions for machines and checksums, and publish it.
 
-    Nothing leaves this machine without --upload. The token is taken from HF_TOKEN or from
-    `hf auth login`. A published version is never replaced.
+    Nothing leaves this machine without --upload, and saying what would be sent needs no account.
+    The token is taken from HF_TOKEN or from `hf auth login`. A published version is never replaced.
     """
     from safer_offline.errors import UsageError
 
@@ -83,6 +83,7 @@ def _publish_to_hub(
 ) -> None:
     from safer_offline.datasets.publishing import hub
     from safer_offline.datasets.publishing.folder import build_folder
+    from safer_offline.datasets.publishing.hub_connection import has_token
     from safer_offline.datasets.publishing.release import next_version
 
     hub.require_repository(repository)
@@ -92,6 +93,9 @@ def _publish_to_hub(
             file, folder, name=name, license=license, author=author, repository=repository
         )
         _show(folder, f"hf://{repository} as {release.tag}", public=public)
+        if not (send or has_token()):
+            _conclude_unasked(repository)
+            return
         plan = hub.plan_upload(
             folder,
             repository,
@@ -110,6 +114,7 @@ def _publish_to_minari(
 
     from safer_offline.datasets import load_dataset
     from safer_offline.datasets.publishing import minari_remote
+    from safer_offline.datasets.publishing.hub_connection import has_token
     from safer_offline.datasets.publishing.release import complete_metadata
 
     user = minari_remote.resolve_user(user)
@@ -119,6 +124,9 @@ def _publish_to_minari(
     with tempfile.TemporaryDirectory() as scratch:
         folder = minari_remote.export(dataset, Path(scratch))
         _show(folder, f"minari://{user} as {metadata.name}", public=public)
+        if not (send or has_token()):
+            _conclude_unasked(f"{user}/{metadata.name.split('/')[0]}")
+            return
         plan = minari_remote.plan_upload(folder, metadata.name, user, public=public)
         typer.echo(plan.outlook)
         _conclude(plan, minari_remote.upload(folder, metadata.name, plan) if send else None)
@@ -135,6 +143,16 @@ def _show(folder: Path, target: str, *, public: bool) -> None:
     for part in files:
         typer.echo(f"  {part.name:40s} {part.readable_size:>10s}")
     typer.echo(f"  {'in all':40s} {readable_size(sum(part.size for part in files)):>10s}")
+
+
+def _conclude_unasked(repository: str) -> None:
+    """The end of a dry run without a token: nobody needs an account to see what would be sent."""
+    from safer_offline.datasets.publishing.hub_connection import LOGIN
+
+    typer.echo(
+        f"The hub was not asked what {repository} holds already, for that takes a token: {LOGIN}.\n"
+        "Nothing was sent. Add --upload to do it."
+    )
 
 
 def _conclude(plan: UploadPlan, published: Published | None) -> None:

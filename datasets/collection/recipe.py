@@ -6,6 +6,7 @@ same content. It is stored in the dataset it made, so that anybody can make that
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import difflib
 import math
@@ -215,7 +216,9 @@ def load_recipe(name: str | Path) -> Recipe:
         known = recipe_names()
         found = wanted if wanted in known else f"{wanted}-{DEFAULT_QUALITY}"
         if found not in known:
-            near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.0)[0]
+            # The mixed recipe of a task answers to the task's name, too.
+            tasks = [recipe.removesuffix(f"-{DEFAULT_QUALITY}") for recipe in known]
+            near = difflib.get_close_matches(wanted, [*tasks, *known], n=1, cutoff=0.0)[0]
             raise UsageError(
                 f"there is no recipe '{name}'; the nearest is '{near}'. `safer-offline collect "
                 "--list` shows all. A file of your own ends in .toml; for an environment of your "
@@ -225,9 +228,16 @@ def load_recipe(name: str | Path) -> Recipe:
     if not path.is_file():
         raise UsageError(f"there is no recipe file {path}")
     try:
-        return Recipe.from_toml(path.read_text(encoding="utf-8"), path=path)
+        text = _decode(path.read_bytes())
     except UnicodeDecodeError as error:
         raise _refusal(f"is no UTF-8 text ({error})", None, path) from error
+    return Recipe.from_toml(text, path=path)
+
+
+def _decode(content: bytes) -> str:
+    """Text as editors save it: UTF-8, or what a byte-order mark at the beginning says."""
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf16 else "utf-8-sig")
 
 
 def _read_environment(table: Mapping[str, Any]) -> EnvironmentSource:

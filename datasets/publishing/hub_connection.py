@@ -24,6 +24,15 @@ class HubError(SaferOfflineError):
         super().__init__(f"{problem}\n  Remedy: {remedy}")
 
 
+def has_token() -> bool:
+    """Whether the hub can be asked: there is a token, and the package that sends it."""
+    try:
+        import huggingface_hub  # noqa: PLC0415 - an optional package
+    except ImportError:
+        return False
+    return huggingface_hub.get_token() is not None
+
+
 def connect() -> HfApi:
     """The hub, after it accepted the token of the environment or the login.
 

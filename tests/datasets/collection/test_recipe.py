@@ -160,8 +160,10 @@ def test_nobody_acting_is_a_mistake(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("car-cirlce", "the nearest is 'car-circle'"),
+        ("halfcheetah-velocty", "the nearest is 'halfcheetah-velocity'"),
         ("car-circel-mixed", "the nearest is 'car-circle-mixed'"),
-        ("car-circle-bad", "the nearest is 'car-circle-"),
+        ("car-circle-bad", "the nearest is 'car-circle"),
         ("nowhere.toml", "no recipe file nowhere.toml"),
         ("module:factory", "--policy"),
     ],
@@ -169,6 +171,14 @@ def test_nobody_acting_is_a_mistake(tmp_path):
 def test_a_recipe_that_does_not_exist(name, message):
     with pytest.raises(UsageError, match=message):
         load_recipe(name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_recipe_saved_by_an_editor_that_marks_the_byte_order(tmp_path, encoding):
+    path = tmp_path / "own.toml"
+    path.write_bytes(OWN.replace("\n", "\r\n").encode(encoding))
+
+    assert load_recipe(path) == Recipe.from_toml(OWN)
 
 
 def test_a_file_that_is_no_text(tmp_path):

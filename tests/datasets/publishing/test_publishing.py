@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import subprocess
+import sys
 
 import h5py
 import minari
@@ -330,7 +331,21 @@ def test_no_token(file, hub, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
 
     with pytest.raises(UsageError, match="no Hugging Face token"):
-        publish(file, "--to", "hf://alice/car")
+        publish(file, "--to", "hf://alice/car", "--upload")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("target", ["hf://alice/car", "minari://alice"])
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_dry_run_needs_no_account(file, hub, monkeypatch, target, installed):
+    monkeypatch.delenv("HF_TOKEN")
+    if not installed:
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+
+    output = publish(file, "--to", target)
+
+    for text in ("in all", "was not asked what alice/", "HF_TOKEN", "Nothing was sent"):
+        assert text in output
     assert hub.requests == []
 
 
