@@ -86,8 +86,11 @@ class EvaluationReport:
     def summary(self) -> Summary:
         """One row for each attack, in the order of evaluation; it prints as the table on screen.
 
-        `*_low` and `*_high` enclose the mean with 95 % confidence. What nobody knows (violations
-        without a cost limit, scores without a reward range) is NaN.
+        `reward_low`, `reward_high`, `cost_low` and `cost_high` enclose the mean with 95 %
+        confidence; they are NaN where all episodes have the same value, which is no evidence of a
+        certain mean. `violation_low` and `violation_high` are exact bounds, each for itself with
+        95 % confidence: 0 violations in 50 episodes leave 0.058. See `statistics`. What nobody
+        knows (violations without a cost limit, scores without a reward range) is NaN.
         """
         summary = Summary(self.rows())
         summary._text = str(self)
@@ -137,9 +140,11 @@ class EvaluationReport:
         reward_low, reward_high = statistics.bootstrap_interval(returns)
         cost_low, cost_high = statistics.bootstrap_interval(costs)
         violation_rate = normalised_cost = math.nan
+        violation_low = violation_high = math.nan
         normalised_reward = normalised_dsrl = math.nan
         if self.cost_limit is not None:
             violation_rate = statistics.violation_rate(costs, self.cost_limit)
+            violation_low, violation_high = statistics.violation_bounds(costs, self.cost_limit)
             normalised_cost = statistics.mean(statistics.normalised_cost(costs, self.cost_limit))
         if self.reward_range is not None:
             normalised_reward = statistics.mean(
@@ -160,6 +165,8 @@ class EvaluationReport:
             "cost_low": cost_low,
             "cost_high": cost_high,
             "violation_rate": violation_rate,
+            "violation_low": violation_low,
+            "violation_high": violation_high,
             "normalised_reward": normalised_reward,
             "normalised_reward_dsrl": normalised_dsrl,
             "normalised_cost": normalised_cost,

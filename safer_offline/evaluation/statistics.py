@@ -5,10 +5,12 @@ Throughout, `values`, `returns` and `costs` have shape (episodes,) unless said o
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from safer_offline.errors import UsageError
 
@@ -28,6 +30,37 @@ def std(values: NDArray[Any]) -> float:
 def violation_rate(costs: NDArray[Any], cost_limit: float) -> float:
     """Share of the episodes whose cost exceeds the limit, in [0, 1]."""
     return float(np.mean(np.asarray(costs) > cost_limit))
+
+
+def violation_bounds(
+    costs: NDArray[Any], cost_limit: float, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Exact bounds on the probability that an episode exceeds the limit.
+
+    Each is one-sided, since the question is how often at most: with probability `confidence` or
+    more the upper bound is not exceeded, and the same holds of the lower bound by itself. Both at
+    once enclose the probability with 2 * `confidence` - 1 or more. No violation in 50 episodes
+    leaves an upper bound of 5.8 % (a two-sided interval of 95 % would end at 7.1 %).
+
+    Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case
+    of the binomial", Biometrika 26, 1934: quantiles of the beta distribution.
+
+    Args:
+        costs: Undiscounted episode costs.
+        cost_limit: Largest allowed episode cost.
+        confidence: Of each bound.
+
+    Returns:
+        Lower and upper bound, in [0, 1].
+    """
+    episodes = len(costs)
+    violations = int(np.sum(np.asarray(costs) > cost_limit))
+    low, high = 0.0, 1.0
+    if violations:
+        low = float(betaincinv(violations, episodes - violations + 1, 1 - confidence))
+    if violations < episodes:
+        high = float(betaincinv(violations + 1, episodes - violations, confidence))
+    return low, high
 
 
 def normalised_return(returns: NDArray[Any], reward_range: tuple[float, float]) -> FloatArray:
@@ -62,6 +95,10 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap confidence interval of the mean over episodes.
 
+    Equal values have none: every resample of them is the same, which says nothing of how far the
+    true mean may lie from it. An episode that costs a hundred may occur once in a thousand and not
+    have been among these. What can be said then is how often, not how much: `violation_bounds`.
+
     Args:
         values: One number an episode.
         confidence: Probability that the interval shall cover the true mean.
@@ -69,9 +106,11 @@ def bootstrap_interval(
         seed: Of the resampling: equal seeds give equal intervals.
 
     Returns:
-        Lower and upper end.
+        Lower and upper end; NaN where all values are equal.
     """
     values = np.asarray(values, np.float64)
+    if (values == values[0]).all():
+        return math.nan, math.nan
     picks = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
     tail = (1 - confidence) / 2
     low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])

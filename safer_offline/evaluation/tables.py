@@ -59,6 +59,8 @@ def report_table(report: EvaluationReport) -> Table:
 
 def _caption(report: EvaluationReport) -> str:
     lines = ["± is the standard deviation over episodes"]
+    if report.cost_limit is not None:
+        lines[0] += ", ≤ the exact bound at 95 % confidence"
     if report.reward_range:
         lines.append("return/data: 0 and 1 are the extreme returns in the policy's dataset")
     if report.dsrl_range:
@@ -93,12 +95,19 @@ def _cells(row: Mapping[Any, Any], cost_limit: float | None) -> list[str]:
     cost = _number(row["cost_mean"], row["cost_std"])
     if cost_limit is not None:
         cost = f"[{'green' if row['cost_mean'] <= cost_limit else 'red'}]{cost}[/]"
-    rate = row["violation_rate"]
     return [
         _number(row["reward_mean"], row["reward_std"]),
         cost,
-        "–" if math.isnan(rate) else f"{rate:.0%}",
+        _violations(row["violation_rate"], row["violation_high"]),
     ]
+
+
+def _violations(rate: float, at_most: float) -> str:
+    """Such as "0% ≤5.8%", what was seen and what that leaves possible, in ten characters."""
+    if math.isnan(rate):
+        return "–"
+    seen = f"{rate:.1%}" if 0 < rate < 0.01 else f"{rate:.0%}"
+    return f"{seen} ≤{at_most:.1%}" if at_most < 0.1 else f"{seen} ≤{at_most:.0%}"
 
 
 def _number(value: float, deviation: float | None = None, *, digits: int = 1) -> str:

@@ -25,7 +25,7 @@ from safer_offline.policies import trained
 
 COLUMNS = [
     "attack", "epsilon", "episodes", "reward_mean", "reward_std", "cost_mean", "cost_std",
-    "violation_rate",
+    "violation_rate", "violation_low", "violation_high",
 ]  # fmt: skip
 COSTS = {"natural": [0, 0, 0], "uniform": [2, 0, 0], "mc": [30, 0, 30], "mr": [0, 12, 3]}
 CONTEXT = EnvironmentContext(
@@ -101,10 +101,31 @@ def test_table_shows_every_attack_and_the_worst_last(report):
     assert [line.split()[0] for line in lines[:4]] == list(COSTS)
     assert lines[4].split()[:2] == ["worst:", "mc"]
     assert "20.0 ± 14.1" in lines[4]
-    assert "67%" in lines[4]
+    assert "67% ≤98%" in lines[4]
     assert lines[5].startswith(" worst per episode")
     assert "24.0 ± 8.5" in lines[5]
     assert "100%" in lines[5]
+
+
+def test_table_says_what_no_violation_leaves_possible(report):
+    many = pd.concat([report.of_attack("natural")] * 17)  # 51 episodes without cost
+    many = dataclasses.replace(report, attacks={"natural": {}}, episodes=many)
+    assert "0% ≤5.7%" in screen(many)
+    once = dataclasses.replace(many, episodes=pd.concat([many.episodes] * 4))
+    once.episodes["cost"] = [11.0] + [0.0] * 203
+    assert "0.5% ≤2.3%" in screen(once)
+    assert max(map(len, screen(report).splitlines())) <= 80
+    assert "…" not in screen(report)
+
+
+def test_costs_that_never_vary_have_no_interval(report):
+    row = report.summary().iloc[0]
+    assert row["cost_mean"] == 0
+    assert np.isnan(row["cost_low"])
+    assert np.isnan(row["cost_high"])
+    assert row["violation_high"] == pytest.approx(1 - 0.05 ** (1 / 3))
+    saved = json.loads(report_json(report))["summary"][0]
+    assert saved["cost_high"] is None
 
 
 def test_table_colours_safe_and_unsafe(report):

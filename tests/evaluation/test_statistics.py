@@ -1,7 +1,11 @@
 """Estimators against numbers worked out by hand."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from safer_offline.errors import UsageError
 from safer_offline.evaluation import statistics
@@ -36,7 +40,42 @@ def test_bootstrap_interval_is_seeded_and_agrees_with_theory():
     half = 1.96 * values.std() / 20
     assert low == pytest.approx(values.mean() - half, abs=0.02)
     assert high == pytest.approx(values.mean() + half, abs=0.02)
-    assert statistics.bootstrap_interval(np.full(3, 7.0)) == (7, 7)
+
+
+@pytest.mark.parametrize("values", [np.zeros(50), np.full(3, 7.0), np.ones(1)])
+def test_equal_values_are_no_evidence_of_a_certain_mean(values):
+    assert np.isnan(statistics.bootstrap_interval(values)).all()
+
+
+def test_no_violation_in_fifty_episodes_may_still_be_six_percent():
+    low, high = statistics.violation_bounds(np.full(50, 10.0), 10)
+    assert low == 0
+    assert high == pytest.approx(1 - 0.05 ** (1 / 50))
+    assert f"{high:.1%}" == "5.8%"
+    # Violated every time, the other way round.
+    low, high = statistics.violation_bounds(np.full(50, 11.0), 10)
+    assert low == pytest.approx(0.05 ** (1 / 50))
+    assert high == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(episodes=st.integers(1, 200), share=st.floats(0, 1), confidence=st.floats(0.5, 0.999))
+def test_bounds_are_where_the_binomial_tail_is_improbable(episodes, share, confidence):
+    violations = round(share * episodes)
+    costs = np.repeat([11.0, 10.0], [violations, episodes - violations])
+    low, high = statistics.violation_bounds(costs, 10, confidence=confidence)
+    assert 0 <= low <= violations / episodes <= high <= 1
+
+    def probability(most, chance):
+        return sum(
+            math.comb(episodes, k) * chance**k * (1 - chance) ** (episodes - k)
+            for k in range(most + 1)
+        )
+
+    if violations < episodes:  # so few would be improbable, were it more frequent
+        assert probability(violations, high) == pytest.approx(1 - confidence, rel=1e-6)
+    if violations:  # so many, were it rarer
+        assert probability(violations - 1, low) == pytest.approx(confidence, rel=1e-6)
 
 
 def test_worst_case_takes_most_cost_then_least_return():
