@@ -77,11 +77,23 @@ def _sizes(summary: DatasetSummary) -> Table:
     table.add_row("transitions", f"{summary.num_transitions:,}")
     table.add_row("episodes", f"{summary.num_episodes:,}, {summary.terminated_episodes:,} ended")
     table.add_row("steps", f"{steps.minimum:g} to {steps.maximum:g}, {steps.mean:.1f} on average")
-    table.add_row("observation", f"{summary.observation_size} numbers")
-    table.add_row("action", f"{summary.action_size} numbers")
+    table.add_row("observation", _vector(summary, "observations", summary.observation_size))
+    table.add_row("action", _vector(summary, "actions", summary.action_size))
     table.add_row("collected", summary.created_at or "unknown when")
     table.add_row("content hash", summary.content_sha256 or "none")
     return table
+
+
+def _vector(summary: DatasetSummary, field: str, size: int) -> str:
+    from safer_offline.datasets.dataset.constants import describe_constants
+
+    constants = tuple(one for one in summary.constants if one.field == field)
+    if not constants:
+        return f"{size} numbers"
+    return (
+        f"{size} numbers; {len(constants)} of them never vary, counted from 0: "
+        f"{describe_constants(constants)}"
+    )
 
 
 def _spreads(summary: DatasetSummary) -> Table:

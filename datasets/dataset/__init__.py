@@ -2,6 +2,7 @@
 
 schema        the arrays and metadata of the file format
 validation    what can be wrong with them, in words
+constants     coordinates that never vary
 hashing       hashes of arrays, by which content is known
 in_memory     `OfflineDataset`: the arrays as tensors, the episodes as a table
 access        what learning asks of a dataset, wherever it lies

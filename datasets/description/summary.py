@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from safer_offline.datasets.dataset.constants import ConstantCoordinate, find_constants
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 
 LIMITS = (5.0, 10.0, 20.0, 40.0)
@@ -50,13 +51,17 @@ class BehaviorSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSummary:
-    """What `summarize` found."""
+    """What `summarize` found.
+
+    `constants` are the coordinates that never vary.
+    """
 
     env_id: str
     num_transitions: int
     num_episodes: int
     observation_size: int
     action_size: int
+    constants: tuple[ConstantCoordinate, ...]
     terminated_episodes: int
     lengths: Spread
     returns: Spread
@@ -90,6 +95,7 @@ def summarize(dataset: OfflineDataset, *, cost_limit: float | None = None) -> Da
         num_episodes=dataset.num_episodes,
         observation_size=dataset.observation_size,
         action_size=dataset.action_size,
+        constants=find_constants(dataset.to_arrays()),
         terminated_episodes=int(episodes["terminated"].sum()),
         lengths=_spread(episodes["length"]),
         returns=_spread(episodes["return"]),

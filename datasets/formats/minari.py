@@ -28,6 +28,7 @@ from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 
 from safer_offline.context import BoxSpace
+from safer_offline.datasets.dataset.constants import find_constant_problems
 from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
 from safer_offline.datasets.dataset.schema import INFO_PREFIX, Metadata
 from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
@@ -154,7 +155,11 @@ def find_minari_problems(dataset_id: str) -> list[Problem]:
                 remedy=error.remedy or "get or make it anew",
             )
         ]
-    return find_problems(as_columns(arrays), metadata)
+    columns = as_columns(arrays)
+    problems = find_problems(columns, metadata)
+    if not any(problem.severity == "error" for problem in problems):
+        problems += find_constant_problems(columns)
+    return problems
 
 
 def _local_folder(dataset_id: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from safer_offline.datasets.dataset.constants import find_constant_problems
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.datasets.dataset.validation import find_problems
 from safer_offline.datasets.description.summary import LIMITS
@@ -63,11 +64,10 @@ def _safety(dataset: OfflineDataset) -> list[str]:
 
 
 def _variety(dataset: OfflineDataset) -> list[str]:
-    notes = []
-    spread = (dataset.observations.amax(dim=0) - dataset.observations.amin(dim=0)).numpy()
-    if len(constant := np.flatnonzero(spread == 0)):
-        listed = ", ".join(str(place) for place in constant)
-        notes.append(f"Observation numbers that never change, counted from 0: {listed}.")
+    notes = [
+        f"`{problem.field}`: {problem.problem}."
+        for problem in find_constant_problems(dataset.to_arrays())
+    ]
     if "seed" in dataset.episodes:
         repeated = int(dataset.episodes["seed"].duplicated().sum())
         if repeated:

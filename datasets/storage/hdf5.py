@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from safer_offline.datasets.dataset.constants import find_constant_problems
 from safer_offline.datasets.dataset.hashing import (
     ArrayHashes,
     hash_arrays,
@@ -133,7 +134,10 @@ def find_file_problems(path: str | Path) -> list[Problem]:
         ]
     with open_file(path) as file:
         strangers = sorted(set(file) - set(ARRAYS) - {"infos"})
-    return find_problems(arrays, metadata) + [
+    problems = find_problems(arrays, metadata)
+    if not any(problem.severity == "error" for problem in problems):
+        problems += find_constant_problems(arrays)
+    return problems + [
         Problem(
             field=name,
             problem="is no array of this format and was not read",

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from safer_offline.cli.data import app
 from safer_offline.datasets import OfflineDataset, load_dataset, save_dataset
+from safer_offline.datasets.dataset.constants import find_constant_problems
 from safer_offline.datasets.description.plots import plot_episodes
 from safer_offline.datasets.description.summary import summarize
 from safer_offline.errors import DataError, UsageError
@@ -56,6 +57,50 @@ def test_info_of_a_bare_file(tmp_path, make_arrays):
 
     assert "environment not named" in output
     assert "behavior" not in output
+
+
+@pytest.fixture
+def degenerate(tmp_path, make_arrays):
+    """Two numbers of an observation and one of an action never vary; one only seems not to."""
+    arrays = make_arrays(infos=False, observation_size=4)
+    for name in ("observations", "next_observations"):
+        arrays[name][:, [1, 3]] = [0, 2.5]
+        arrays[name][:, 0] = 7
+    arrays["next_observations"][-1, 0] = 8
+    arrays["actions"][:, 1] = -1
+    with h5py.File(tmp_path / "degenerate.h5", "w") as own:
+        for name, array in arrays.items():
+            own[name] = array
+    return tmp_path / "degenerate.h5"
+
+
+def test_info_tells_what_never_varies(degenerate):
+    output = " ".join(run("info", degenerate).output.split())
+    assert "2 of them never vary, counted from 0: 1 (always 0), 3 (always 2.5)" in output
+    assert "1 of them never vary, counted from 0: 1 (always -1)" in output
+
+    found = json.loads(run("info", degenerate, "--json").output)["constants"]
+    assert found[1] == {"field": "observations", "place": 3, "value": 2.5}
+
+
+def test_validate_tells_what_never_varies(degenerate, minari_folder):
+    result = run("validate", degenerate)
+    assert result.exit_code == 0
+    assert "warning: " in result.output
+    assert "'observations': 2 of 4 numbers of a row never vary" in result.output
+    assert "is sound: 0 errors, 2 warnings" in result.output
+
+    run("convert", degenerate, "--to", "minari", "--id", "own/degenerate-v0")
+    assert "'observations': 2 of 4 numbers" in run("validate", "own/degenerate-v0").output
+
+
+def test_many_constants_are_counted(make_arrays):
+    arrays = make_arrays(observation_size=20)
+    for name in ("observations", "next_observations"):
+        arrays[name][:] = 0
+    (problem,) = find_constant_problems(arrays)
+    assert "20 of 20" in problem.problem
+    assert problem.problem.endswith("7 (always 0), and 12 more")
 
 
 def test_info_draws(file, tmp_path):
