@@ -13,8 +13,8 @@ import numpy as np
 
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.problems import Problem
 from safer_offline.datasets.dataset.schema import ARRAYS
-from safer_offline.datasets.dataset.validation import Problem
 from safer_offline.datasets.formats import Fix, Format, is_minari_id
 from safer_offline.datasets.formats.d4rl import from_d4rl, to_d4rl
 from safer_offline.datasets.formats.dsrl import from_dsrl, to_dsrl
@@ -151,7 +151,10 @@ def read_dataset(
     source_format: Format | None = None,
     cost_from: str | None = None,
     zero_costs: bool = False,
+    done_from: str | None = None,
     max_episode_steps: int | None = None,
+    group: str = "",
+    names: Mapping[str, str] | None = None,
     fixes: Collection[Fix | str] = (),
 ) -> OfflineDataset:
     """Read a dataset of any format, and complete or mend it where that is asked for.
@@ -159,9 +162,12 @@ def read_dataset(
     Args:
         source: A path, or an id of Minari.
         source_format: Its format; None looks at it.
-        cost_from: See `from_d4rl`, like the two that follow.
+        cost_from: See `from_d4rl`, like all that follow; for Minari an entry of its infos.
         zero_costs: See there.
+        done_from: See there.
         max_episode_steps: See there.
+        group: See there.
+        names: See there.
         fixes: Flaws of a file to mend, see `Fix`.
 
     Raises:
@@ -169,33 +175,34 @@ def read_dataset(
         DataError: If the source lacks or contradicts something; the message names the option that
             helps.
     """
-    chosen = source_format or detect_format(source)
-    given = {
-        "--cost-from": cost_from is not None,
-        "--zero-costs": zero_costs,
-        "--max-episode-steps": max_episode_steps is not None,
-        "--fix": bool(fixes),
+    elsewhere = {
+        "--done-from": done_from is not None,
+        "--group": bool(group),
+        "--map": bool(names),
     }
+    made_up = {"--cost-from": cost_from is not None, "--zero-costs": zero_costs}
+    chosen = source_format or detect_format(source)
+    if chosen is not Format.minari and any(elsewhere.values()):
+        chosen = Format.d4rl  # the seven arrays are not where they are in ours
     if chosen is Format.d4rl:
         return from_d4rl(
             source,
             cost_from=cost_from,
             zero_costs=zero_costs,
+            done_from=done_from,
             max_episode_steps=max_episode_steps,
+            group=group,
+            names=names,
             fixes=fixes,
-        )
-    if chosen is not Format.minari:
-        given["--fix"] = False
-    if unfit := [name for name, is_given in given.items() if is_given]:
-        raise UsageError(
-            f"{source} is read as {chosen.value}, where {' and '.join(unfit)} changes nothing: "
-            "leave it out (it is for files that lack costs, timeouts or next observations)"
         )
     if chosen is Format.minari:
         from safer_offline.datasets.formats.minari import from_minari  # noqa: PLC0415
 
-        return from_minari(str(source))
-    return from_dsrl(source, fixes=fixes)
+        for_files = {"--max-episode-steps": max_episode_steps is not None, "--fix": bool(fixes)}
+        _require_none(elsewhere | for_files, source, chosen, "it is for files")
+        return from_minari(str(source), cost_from=cost_from, zero_costs=zero_costs)
+    _require_none(made_up, source, chosen, "it is for files that lack costs")
+    return from_dsrl(source, max_episode_steps=max_episode_steps, fixes=fixes)
 
 
 def write_dataset(
@@ -246,3 +253,13 @@ def write_dataset(
 
 def _is_minari(source: str | Path) -> bool:
     return is_minari_id(str(source)) and not Path(source).exists()
+
+
+def _require_none(
+    given: Mapping[str, bool], source: str | Path, chosen: Format, purpose: str
+) -> None:
+    if unfit := [name for name, is_given in given.items() if is_given]:
+        raise UsageError(
+            f"{source} is read as {chosen.value}, where {' and '.join(unfit)} changes nothing: "
+            f"leave it out ({purpose})"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,19 +48,41 @@ def convert_command(
     cost_from: Annotated[
         str | None,
         typer.Option(
-            metavar="infos/NAME", help="D4RL: the column that holds the costs the file lacks."
+            metavar="NAME",
+            help="The column that holds the costs the source lacks: infos/cost, cost, or an info "
+            "of a Minari dataset.",
         ),
     ] = None,
     zero_costs: Annotated[
         bool,
-        typer.Option("--zero-costs", help="D4RL: nothing was unsafe; the metadata will say so."),
+        typer.Option("--zero-costs", help="Nothing was unsafe; the metadata will say so."),
     ] = False,
+    done_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A column that is 1 where an episode ended, cut or not, such as dones. What ended "
+            "at --max-episode-steps counts as cut.",
+        ),
+    ] = None,
     max_episode_steps: Annotated[
         int | None,
         typer.Option(
-            min=1, help="D4RL: steps after which an episode was cut, if the file has no timeouts."
+            min=1, help="Steps after which an episode was cut, if the file sets no timeouts."
         ),
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="ARRAY=NAME",
+            help="An array that has another name in the file: observations=obs, or "
+            "infos/qpos=state/qpos to keep a column; may be repeated.",
+        ),
+    ] = None,
+    group: Annotated[
+        str, typer.Option(help="The group of the file that the arrays lie in, such as data.")
+    ] = "",
     fixes: Annotated[
         list[Fix] | None,
         typer.Option(
@@ -68,7 +91,8 @@ def convert_command(
             "count as terminated. drop-tail: rows after the last end of an episode are dropped. "
             "derive-next: missing next observations are taken from the following row; rows cut "
             "by a timeout, which have none, are dropped, and rows that terminated repeat their "
-            "own.",
+            "own. transpose: arrays whose rows and columns are swapped, as MATLAB writes them, are "
+            "turned round.",
         ),
     ] = None,
 ) -> None:
@@ -86,7 +110,10 @@ def convert_command(
         source_format=source_format,
         cost_from=cost_from,
         zero_costs=zero_costs,
+        done_from=done_from,
         max_episode_steps=max_episode_steps,
+        group=group,
+        names=_parse_names(names or ()),
         fixes=fixes or (),
     )
     written = write_dataset(dataset, to, out=out, dataset_id=dataset_id)
@@ -94,6 +121,19 @@ def convert_command(
         f"Wrote {written}: {dataset.num_transitions:,} transitions, "
         f"{dataset.num_episodes:,} episodes.\n{_next_step(dataset, to, written, dataset_id)}"
     )
+
+
+def _parse_names(pairs: Sequence[str]) -> dict[str, str]:
+    """`ARRAY=NAME` as given to --map."""
+    from safer_offline.errors import UsageError
+
+    names = {}
+    for pair in pairs:
+        ours, separator, theirs = pair.partition("=")
+        if not (ours and separator and theirs):
+            raise UsageError(f"--map takes ARRAY=NAME, such as observations=obs, not '{pair}'")
+        names[ours] = theirs
+    return names
 
 
 def _next_step(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safer_offline.datasets.dataset.validation import Problem
+from safer_offline.datasets.dataset.problems import Problem
 
 NAMED = 8
 """Coordinates that a sentence names before it counts the others."""

@@ -6,26 +6,24 @@ first row at fault, and say what to do.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safer_offline.context import BoxSpace
+from safer_offline.datasets.dataset.problems import Problem
 from safer_offline.datasets.dataset.schema import (
     ARRAYS,
     FLAG_ARRAYS,
     FLOAT_ARRAYS,
     IDENTIFIERS,
-    INFO_PREFIX,
-    MATRICES,
     Metadata,
 )
-from safer_offline.errors import DataError
+from safer_offline.datasets.dataset.shapes import are_choices, find_bad_shapes
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -33,31 +31,6 @@ Arrays = Mapping[str, NDArray[Any]]
 ACTION_TOLERANCE = 1e-6
 # In standard deviations of the column: above float noise, far below the step of a simulator.
 CONTINUITY_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One thing that is wrong with a dataset.
-
-    Args:
-        field: The array or attribute at fault; None for the file as a whole.
-        index: First offending row, where there is one.
-        problem: What is wrong.
-        remedy: What the user can do about it.
-        severity: An error makes the dataset unusable, a warning does not.
-    """
-
-    field: str | None
-    problem: str
-    remedy: str
-    index: int | None = None
-    severity: Literal["error", "warning"] = "error"
-
-    def to_error(self, *, path: str | Path | None) -> DataError:
-        """The exception that says the same."""
-        return DataError(
-            self.problem, path=path, field=self.field, index=self.index, remedy=self.remedy
-        )
 
 
 def find_problems(arrays: Arrays, metadata: Metadata) -> list[Problem]:
@@ -72,7 +45,7 @@ def find_problems(arrays: Arrays, metadata: Metadata) -> list[Problem]:
     """
     problems = [*_find_missing(arrays), *_find_bad_types(arrays)]
     if not problems:
-        problems = [*_find_bad_shapes(arrays)]
+        problems = [*find_bad_shapes(arrays)]
     if not problems:
         problems = [*_find_bad_spaces(arrays, metadata)]
     if not problems:
@@ -133,49 +106,12 @@ def _find_bad_types(arrays: Arrays) -> Iterator[Problem]:
                 "number a row",
                 remedy="store it as integers, or under another name",
             )
-        elif "/" in name.removeprefix(INFO_PREFIX):
+        elif inner := next((other for other in arrays if other.startswith(f"{name}/")), None):
             yield Problem(
                 field=name,
-                problem="is nested too deeply",
-                remedy=f"store it as '{INFO_PREFIX}{name.split('/')[-1]}'",
+                problem=f"is an array and the group of '{inner}' at once, which no file can hold",
+                remedy="rename one of them",
             )
-
-
-def _find_bad_shapes(arrays: Arrays) -> Iterator[Problem]:
-    lengths = Counter(len(array) for array in arrays.values() if array.ndim)
-    rows = lengths.most_common(1)[0][0] if lengths else 0
-    for name, array in arrays.items():
-        ndim = 2 if name in MATRICES else 1
-        if name in ARRAYS and array.ndim != ndim:
-            wanted = "(N, size)" if ndim == 2 else "(N,) or (N, 1)"
-            yield Problem(
-                field=name,
-                problem=f"has shape {array.shape}, it must have {wanted}",
-                remedy="reshape it to one row per transition",
-            )
-        elif array.ndim == 0 or len(array) != rows:
-            yield Problem(
-                field=name,
-                problem=f"has {len(array) if array.ndim else 'no'} rows, most arrays have {rows}",
-                remedy="every array needs one row per transition",
-            )
-        elif array.ndim == 2 and name in MATRICES and array.shape[1] == 0:
-            yield Problem(
-                field=name, problem="has no columns", remedy="store at least one number a row"
-            )
-    if rows == 0:
-        yield Problem(
-            field=None,
-            problem="there are no transitions",
-            remedy="collect at least one whole episode",
-        )
-    shape, next_shape = arrays["observations"].shape, arrays["next_observations"].shape
-    if len(shape) == len(next_shape) == 2 and shape[1] != next_shape[1]:
-        yield Problem(
-            field="next_observations",
-            problem=f"has {next_shape[1]} columns but 'observations' has {shape[1]}",
-            remedy="store the observation before and after each action in the same layout",
-        )
 
 
 def _find_bad_spaces(arrays: Arrays, metadata: Metadata) -> Iterator[Problem]:
@@ -260,6 +196,15 @@ def _find_bad_actions(arrays: Arrays, space: BoxSpace | None) -> Iterator[Proble
             remedy="store the action as the environment executed it (clipped), or correct the "
             "attribute 'action_space'",
         )
+    elif actions.shape[1] == 1 and are_choices(actions):
+        yield Problem(
+            field="actions",
+            index=row,
+            problem=f"all actions are whole numbers from {actions.min():g} to {actions.max():g}: "
+            "if they number choices, there is no learner for them here",
+            remedy="learn from it only if they are amounts, such as steps of a motor",
+            severity="warning",
+        )
     else:
         yield Problem(
             field="actions",
@@ -275,15 +220,12 @@ def _find_bad_episodes(arrays: Arrays, max_episode_steps: int | None) -> Iterato
     ends = (arrays["terminals"] != 0) | (arrays["timeouts"] != 0)
     rows = len(ends)
     last = np.flatnonzero(ends)
-    if not ends[-1]:
-        tail = rows - (int(last[-1]) + 1 if len(last) else 0)
-        yield Problem(
-            field="timeouts",
-            index=rows - 1,
-            problem=f"the last row ends no episode: {tail} unfinished rows",
-            remedy="cut the unfinished rows off, or set timeouts to 1 in the last row if recording "
-            "stopped there",
-        )
+    if unfinished := find_unfinished(
+        rows, end=int(last[-1]) + 1 if len(last) else 0, max_episode_steps=max_episode_steps
+    ):
+        yield unfinished
+    if not len(last):
+        return  # between episodes that nobody can tell apart, rows need not continue each other
     lengths = np.diff(last, prepend=-1)
     if max_episode_steps is not None and (lengths > max_episode_steps).any():
         episode = int((lengths > max_episode_steps).argmax())
@@ -295,6 +237,34 @@ def _find_bad_episodes(arrays: Arrays, max_episode_steps: int | None) -> Iterato
             remedy="an end flag is missing before this row, or the attribute is wrong",
         )
     yield from _find_gaps(arrays, ends)
+
+
+def find_unfinished(rows: int, *, end: int, max_episode_steps: int | None) -> Problem | None:
+    """What is wrong where the last episode, or every one, has no end.
+
+    Args:
+        rows: How many there are.
+        end: One past the last row that ends an episode; 0 if none does.
+        max_episode_steps: What the file says of it.
+    """
+    if end == rows:
+        return None
+    if not end:
+        steps = "N" if max_episode_steps is None else str(max_episode_steps)
+        return Problem(
+            field="timeouts",
+            index=rows - 1,
+            problem=f"no row ends an episode: 'terminals' and 'timeouts' are 0 in all {rows} rows",
+            remedy="if the environment cut its episodes after N steps, `safer-offline data convert "
+            f"FILE --max-episode-steps {steps} --to hdf5 -o NEW.h5` sets the timeouts",
+        )
+    return Problem(
+        field="timeouts",
+        index=rows - 1,
+        problem=f"the last row ends no episode: {rows - end} unfinished rows",
+        remedy="`safer-offline data convert FILE --fix drop-tail --to hdf5 -o NEW.h5` cuts them "
+        "off; or set timeouts to 1 in the last row if recording stopped there",
+    )
 
 
 def _find_gaps(arrays: Arrays, ends: NDArray[np.bool_]) -> Iterator[Problem]:

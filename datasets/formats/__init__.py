@@ -36,6 +36,8 @@ class Fix(str, Enum):
     Rows cut by a timeout have no such row and are dropped. Rows that end by termination repeat
     their own observation, which no Bellman target looks at.
     """
+    transpose = "transpose"
+    """Arrays whose rows and columns are swapped, as MATLAB writes them, are turned round."""
 
 
 MINARI_ID = re.compile(r"(?:[-_A-Za-z0-9]{2,}/)*[-_A-Za-z0-9]+-v[0-9]+")

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
-from safer_offline.datasets.dataset.schema import INFO_PREFIX
+from safer_offline.datasets.dataset.schema import ARRAYS, INFO_PREFIX
 from safer_offline.datasets.formats import Fix
 from safer_offline.datasets.formats.repairs import FlatFile, count, parse_fixes
 from safer_offline.datasets.storage.hdf5 import save_dataset
+from safer_offline.datasets.storage.layouts import find_costs
 from safer_offline.errors import SaferOfflineError, UsageError
 
 # Those import simulators. d4rl prepares for their absence, but not for mujoco-py, which raises a
@@ -60,17 +61,25 @@ def from_d4rl(
     *,
     cost_from: str | None = None,
     zero_costs: bool = False,
+    done_from: str | None = None,
     max_episode_steps: int | None = None,
+    group: str = "",
+    names: Mapping[str, str] | None = None,
     fixes: Collection[Fix | str] = (),
 ) -> OfflineDataset:
     """Read a file in the layout of D4RL. What it lacks is made up only if asked for.
 
     Args:
         path: An HDF5 file with observations, actions, rewards and terminals.
-        cost_from: The column that holds the costs, such as `infos/cost`.
+        cost_from: The column that holds the costs, such as `infos/cost` or `cost`.
         zero_costs: Every cost is 0.
-        max_episode_steps: Where the file has no `timeouts`: the number of steps after which an
-            episode that has not terminated was cut. It is noted in the metadata in any case.
+        done_from: A column that is 1 where an episode ended, cut or not, in place of `terminals`.
+            What ended at the step limit counts as cut.
+        max_episode_steps: Where the file has no `timeouts`, or sets none: the number of steps
+            after which an episode that has not terminated was cut. It is noted in the metadata in
+            any case.
+        group: The group that the arrays lie in; empty for the root.
+        names: For arrays that have other names in the file: ours (also `infos/NAME`), and theirs.
         fixes: Which flaws to mend, see `Fix`.
 
     Raises:
@@ -79,9 +88,20 @@ def from_d4rl(
             format; the message names the option that helps.
     """
     asked = parse_fixes(fixes)
-    file = FlatFile(Path(path))
-    _add_costs(file, cost_from=cost_from, zero_costs=zero_costs)
-    _add_timeouts(file, max_episode_steps)
+    sources = dict(names or {})
+    for name, source, option in (
+        ("costs", cost_from, "--cost-from"),
+        ("terminals", done_from, "--done-from"),
+    ):
+        if source is not None:
+            if name in sources:
+                raise UsageError(f"{option} and --map {name}=... exclude each other; give one")
+            sources[name] = source
+    if zero_costs and "costs" in sources:
+        raise UsageError("--cost-from and --zero-costs exclude each other; give one of them")
+    file = FlatFile(Path(path), group=group, names=sources, transpose=Fix.transpose in asked)
+    _add_costs(file, zero_costs=zero_costs)
+    file.add_timeouts(max_episode_steps, done_from=done_from)
     file.require_valid_flags()
     file.let_terminal_win(asked=Fix.terminal_wins in asked)
     file.drop_tail(asked=Fix.drop_tail in asked)
@@ -122,79 +142,41 @@ def import_d4rl() -> ModuleType:
                 del modules[name]
 
 
-def _add_costs(file: FlatFile, *, cost_from: str | None, zero_costs: bool) -> None:
-    if cost_from is not None and zero_costs:
-        raise UsageError("--cost-from and --zero-costs exclude each other; give one of them")
-    if "costs" in file.arrays:
-        if cost_from is not None or zero_costs:
+def _add_costs(file: FlatFile, *, zero_costs: bool) -> None:
+    source = file.names.get("costs")
+    present = "costs" in file.arrays if source is None else "costs" in file.contents.left_out
+    if present and (source is not None or zero_costs):
+        raise UsageError(
+            f"{file.path} holds 'costs' already; leave --cost-from and --zero-costs out"
+        )
+    if source is not None:
+        costs = file.arrays["costs"]
+        if costs.ndim != 1:
             raise UsageError(
-                f"{file.path} holds 'costs' already; leave --cost-from and --zero-costs out"
+                f"--cost-from: '{source}' holds {costs.shape[1:]} numbers a row, a cost is one"
             )
-        return
-    rewards = file.arrays["rewards"]
-    columns = sorted(
-        name
-        for name, array in file.arrays.items()
-        if name.startswith(INFO_PREFIX) and array.ndim == 1
-    )
-    if zero_costs:
-        file.arrays["costs"] = np.zeros(len(rewards), np.float32)
+        if not file.metadata.cost_definition:
+            file.metadata = dataclasses.replace(
+                file.metadata, cost_definition=f"the column '{source}' of the source"
+            )
+        file.note(f"costs taken from '{source}'")
+    elif zero_costs:
+        file.arrays["costs"] = np.zeros(len(file.arrays["rewards"]), np.float32)
         file.metadata = dataclasses.replace(
             file.metadata, cost_definition="always 0: the source holds no costs"
         )
         file.note("all costs are 0, because the source holds none")
-    elif cost_from is not None:
-        name = INFO_PREFIX + cost_from.removeprefix(INFO_PREFIX)
-        if name not in columns:
-            raise UsageError(
-                f"--cost-from: {file.path} has no column '{name}'; "
-                f"it has {', '.join(columns) or 'none'}"
-            )
-        file.arrays["costs"] = file.arrays[name].astype(np.float32)
-        if not file.metadata.cost_definition:
-            file.metadata = dataclasses.replace(
-                file.metadata, cost_definition=f"the column '{name}' of the source"
-            )
-        file.note(f"costs taken from '{name}'")
-    else:
+    elif not present:
+        columns = [*file.contents.arrays, *file.contents.left_out]
+        likely = find_costs(columns) or f"{INFO_PREFIX}NAME"
+        others = [name for name in columns if name not in ARRAYS]
         raise file.error(
             "the array is missing, as in all datasets of D4RL",
             field="costs",
-            remedy="safe learning needs the cost of each transition: --cost-from infos/NAME takes "
+            remedy=f"safe learning needs the cost of each transition: --cost-from {likely} takes "
             "a column of the file, --zero-costs says that nothing was unsafe "
-            f"(columns: {', '.join(columns) or 'none'})",
+            f"(columns: {', '.join(others[:20]) or 'none'})",
         )
-
-
-def _add_timeouts(file: FlatFile, max_episode_steps: int | None) -> None:
-    known = file.metadata.max_episode_steps
-    if max_episode_steps is not None:
-        if max_episode_steps < 1:
-            raise UsageError("--max-episode-steps must be 1 or more")
-        if known not in (None, max_episode_steps):
-            raise UsageError(
-                f"{file.path} says that episodes have at most {known} steps; leave "
-                "--max-episode-steps out"
-            )
-        file.metadata = dataclasses.replace(file.metadata, max_episode_steps=max_episode_steps)
-    if "timeouts" in file.arrays:
-        return
-    if max_episode_steps is None:
-        raise file.error(
-            "the array is missing, so where episodes were cut is unknown",
-            field="timeouts",
-            remedy="--max-episode-steps N says after how many steps the environment cut them",
-        )
-    terminals = file.arrays["terminals"] != 0
-    rows = np.arange(len(terminals))
-    # The first row after the last termination, at or before each row.
-    after = np.concatenate([[0], np.where(terminals, rows + 1, 0)[:-1]])
-    steps = rows - np.maximum.accumulate(after)
-    timeouts = (steps % max_episode_steps == max_episode_steps - 1) & ~terminals
-    file.arrays["timeouts"] = timeouts
-    file.note(
-        f"{count(int(timeouts.sum()), 'timeout')} set by the limit of {max_episode_steps} steps"
-    )
 
 
 def _add_next_observations(file: FlatFile, *, asked: bool) -> None:

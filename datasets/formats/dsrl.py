@@ -82,11 +82,18 @@ def to_dsrl(dataset: OfflineDataset, path: str | Path, *, overwrite: bool = Fals
     return path
 
 
-def from_dsrl(path: str | Path, *, fixes: Collection[Fix | str] = ()) -> OfflineDataset:
+def from_dsrl(
+    path: str | Path,
+    *,
+    max_episode_steps: int | None = None,
+    fixes: Collection[Fix | str] = (),
+) -> OfflineDataset:
     """Read a file of DSRL, or one of ours, with flaws that `load_dataset` would refuse mended.
 
     Args:
         path: An HDF5 file with the seven arrays.
+        max_episode_steps: Where no timeout is set: the number of steps after which an episode that
+            has not terminated was cut. It is noted in the metadata in any case.
         fixes: Which flaws to mend, see `Fix`: DSRL's own files may set both flags in a row.
 
     Raises:
@@ -94,7 +101,7 @@ def from_dsrl(path: str | Path, *, fixes: Collection[Fix | str] = ()) -> Offline
             if the file breaks the format otherwise.
     """
     asked = parse_fixes(fixes)
-    file = FlatFile(Path(path))
+    file = FlatFile(Path(path), transpose=Fix.transpose in asked)
     for name in ARRAYS:
         if name not in file.arrays:
             raise file.error(
@@ -102,6 +109,7 @@ def from_dsrl(path: str | Path, *, fixes: Collection[Fix | str] = ()) -> Offline
                 field=name,
                 remedy="read it as D4RL (--from d4rl), which has options for what is missing",
             )
+    file.add_timeouts(max_episode_steps)
     file.require_valid_flags()
     file.let_terminal_win(asked=Fix.terminal_wins in asked)
     file.drop_tail(asked=Fix.drop_tail in asked)

@@ -15,7 +15,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,22 @@ from numpy.typing import NDArray
 from safer_offline.context import BoxSpace
 from safer_offline.datasets.dataset.constants import find_constant_problems
 from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
+from safer_offline.datasets.dataset.problems import Problem
 from safer_offline.datasets.dataset.schema import INFO_PREFIX, Metadata
-from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
+from safer_offline.datasets.dataset.validation import find_problems, raise_first_error
 from safer_offline.datasets.formats import is_minari_id
+from safer_offline.datasets.formats.minari_folder import (
+    MinariFolder,
+    flat_infos,
+    read_folder,
+    read_opened,
+)
+from safer_offline.datasets.storage.layouts import find_costs
 from safer_offline.errors import DataError, UsageError
 from safer_offline.files import require_writable, writing
 
 METADATA_KEY = "safer_offline"
+COST = "cost"
 SEED = INFO_PREFIX + "seed"
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 
@@ -73,6 +83,7 @@ def to_minari(
     root = _root()
     metadata = dataset.metadata
     raise_first_error(find_problems(dataset.to_arrays(), metadata), path=dataset.path)
+    environment = _EnvironmentStandIn(dataset)
     with writing(root / dataset_id, what="the dataset"):
         _require_room(root, dataset)
         with _staging_root(root) as staging, warnings.catch_warnings():
@@ -81,7 +92,7 @@ def to_minari(
             created = minari.create_dataset_from_buffers(
                 dataset_id,
                 buffer=list(_episode_buffers(dataset)),
-                env=_EnvironmentStandIn(dataset),
+                env=environment,
                 algorithm_name=", ".join(entry.name for entry in metadata.behavior_policies)
                 or None,
                 author=author or metadata.author or None,
@@ -120,22 +131,34 @@ def require_free_id(dataset_id: str) -> None:
         )
 
 
-def from_minari(source: str | minari.MinariDataset) -> OfflineDataset:
+def from_minari(
+    source: str | minari.MinariDataset, *, cost_from: str | None = None, zero_costs: bool = False
+) -> OfflineDataset:
     """Read a dataset from Minari's local folder, or one that Minari has opened.
 
     The last step of an episode that carries neither flag counts as a timeout, since Minari's
-    episodes end there.
+    episodes end there. What Minari's own loader trips over is no obstacle where the data can be
+    read without it: what the environment's specification or a space says is then unknown. What
+    cannot be kept is reported with `warnings.warn`.
 
     Args:
         source: Its name, such as `bullet/car-circle/mixed-v0`, or the dataset, of which some
             episodes may have been chosen.
+        cost_from: The info that holds the costs, if it is not called `cost`; of an info within
+            another, both names: `safety/cost`.
+        zero_costs: Every cost is 0.
 
     Raises:
-        UsageError: If the id is malformed or there is no such dataset on this machine.
+        UsageError: If the id is malformed, there is no such dataset on this machine, or the costs
+            have two sources.
         DataError: If it has no costs, observations that are no vectors, or breaks our format.
     """
-    arrays, metadata, folder = _read(source)
-    return OfflineDataset.from_arrays(arrays, metadata=metadata, path=folder)
+    if cost_from is not None and zero_costs:
+        raise UsageError("--cost-from and --zero-costs exclude each other; give one of them")
+    found = _read(source, cost_from=cost_from, zero_costs=zero_costs)
+    for note in found.notes:
+        warnings.warn(f"{found.folder}: {note}", stacklevel=2)
+    return OfflineDataset.from_arrays(found.arrays, metadata=found.metadata, path=found.folder)
 
 
 def find_minari_problems(dataset_id: str) -> list[Problem]:
@@ -145,7 +168,7 @@ def find_minari_problems(dataset_id: str) -> list[Problem]:
         UsageError: If the id is malformed or there is no such dataset on this machine.
     """
     try:
-        arrays, metadata, _ = _read(dataset_id)
+        found = _read(dataset_id)
     except DataError as error:
         return [
             Problem(
@@ -155,11 +178,29 @@ def find_minari_problems(dataset_id: str) -> list[Problem]:
                 remedy=error.remedy or "get or make it anew",
             )
         ]
-    columns = as_columns(arrays)
-    problems = find_problems(columns, metadata)
+    columns = as_columns(found.arrays)
+    problems = find_problems(columns, found.metadata)
     if not any(problem.severity == "error" for problem in problems):
         problems += find_constant_problems(columns)
-    return problems
+    return problems + [
+        Problem(
+            field=None,
+            problem=note,
+            remedy="the rest can be used; `safer-offline data convert` writes what was read",
+            severity="warning",
+        )
+        for note in found.notes
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What a dataset of Minari holds, not checked yet, and what is to be said about it."""
+
+    arrays: dict[str, NDArray[Any]]
+    metadata: Metadata
+    folder: Path
+    notes: tuple[str, ...]
 
 
 def _local_folder(dataset_id: str) -> Path:
@@ -167,8 +208,7 @@ def _local_folder(dataset_id: str) -> Path:
     _require_well_formed(dataset_id)
     folder = _root() / dataset_id
     if not folder.exists():
-        local = minari.list_local_datasets()
-        near = difflib.get_close_matches(dataset_id, local, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(dataset_id, _local_ids(), n=1, cutoff=0.0)
         raise UsageError(
             f"there is no Minari dataset '{dataset_id}' in {_root()}"
             + (f"; did you mean '{near[0]}'?" if near else ", nor any other")
@@ -178,36 +218,96 @@ def _local_folder(dataset_id: str) -> Path:
 
 
 def _read(
-    source: str | minari.MinariDataset,
-) -> tuple[dict[str, NDArray[Any]], Metadata, Path]:
-    """Arrays and metadata, not checked yet, and the folder they come from."""
+    source: str | minari.MinariDataset, *, cost_from: str | None = None, zero_costs: bool = False
+) -> _Found:
     if isinstance(source, str):
-        folder = _local_folder(source)
+        label, folder = source, _local_folder(source)
+        read = read_folder(folder)
     else:
-        folder = Path(source.storage.data_path).parent
-    try:
-        opened = minari.load_dataset(source) if isinstance(source, str) else source
-        episodes = [_episode_arrays(episode, path=folder) for episode in opened.iterate_episodes()]
-        details = list(opened.storage.get_episode_metadata(opened.episode_indices))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(
-            f"Minari cannot read the dataset ({error})", path=folder, remedy="get or make it anew"
-        ) from error
-    if not episodes:
-        raise DataError("there are no episodes", path=folder, remedy="export or collect it anew")
+        label, folder = source.id, Path(source.storage.data_path).parent
+        read = read_opened(source, folder)
+    names = {name for episode in read.episodes for name in flat_infos(episode.infos)}
+    costs = _find_cost_info(names, label, folder=folder, cost_from=cost_from, zero_costs=zero_costs)
+    episodes = [_episode_arrays(one, path=folder, cost_from=costs) for one in read.episodes]
     shared = set.intersection(*(set(episode) for episode in episodes))
     arrays = {name: np.concatenate([part[name] for part in episodes]) for name in sorted(shared)}
-    seeds = [entry.get("seed") for entry in details]
-    if SEED not in arrays and None not in seeds:
-        arrays[SEED] = np.repeat(np.array(seeds), [len(part["rewards"]) for part in episodes])
-    return arrays, _read_metadata(opened, path=folder), folder
+    if SEED not in arrays and None not in read.seeds:
+        arrays[SEED] = np.repeat(np.array(read.seeds), [len(part["rewards"]) for part in episodes])
+    notes = list(read.notes)
+    metadata = _read_metadata(read, path=folder, notes=notes)
+    kept = {name.removeprefix(INFO_PREFIX) for name in arrays} | {COST, costs}
+    if lost := sorted(names - kept):
+        notes.append(
+            "not read, because they are no numbers, not one a step, or not in every episode: "
+            f"infos {', '.join(lost)}"
+        )
+    if costs != COST:
+        done = (
+            "all costs are 0, because the source holds none"
+            if costs is None
+            else f"costs taken from the info '{costs}'"
+        )
+        notes.append(done)
+        definition = f"the info '{costs}'" if costs else "always 0: the source holds no costs"
+        metadata = dataclasses.replace(
+            metadata.without_content(),
+            cost_key=costs,
+            cost_definition=metadata.cost_definition or definition,
+            description=f"{metadata.description}\n\nChanged on import: {done}.".strip(),
+        )
+    return _Found(arrays=arrays, metadata=metadata, folder=folder, notes=tuple(notes))
+
+
+def _find_cost_info(
+    names: set[str], dataset_id: str, *, folder: Path, cost_from: str | None, zero_costs: bool
+) -> str | None:
+    """The name of the info that holds the costs; None if all of them are 0.
+
+    Raises:
+        UsageError: If an option contradicts the source.
+        DataError: If no info is called `cost` and nothing was said of it.
+    """
+    if COST in names:
+        if zero_costs or cost_from not in (None, COST, INFO_PREFIX + COST):
+            raise UsageError(
+                f"{dataset_id} holds costs already, as infos['cost']; leave --cost-from and "
+                "--zero-costs out"
+            )
+        return COST
+    listed = ", ".join(sorted(names)) or "none"
+    if zero_costs:
+        return None
+    if cost_from is not None:
+        wanted = cost_from.removeprefix(INFO_PREFIX)
+        if wanted not in names:
+            raise UsageError(f"--cost-from: {dataset_id} has no info '{wanted}'; it has {listed}")
+        return wanted
+    likely = find_costs(names)
+    raise DataError(
+        f"there are no costs (infos: {listed})",
+        path=folder,
+        field="infos/cost",
+        remedy="safe learning needs the cost of each step: `safer-offline data convert "
+        f"{dataset_id} --cost-from {likely or 'NAME'} --to hdf5 -o NEW.h5` takes an info of "
+        "another name, --zero-costs says that nothing was unsafe",
+    )
+
+
+def _local_ids() -> list[str]:
+    """The ids of all datasets in Minari's folder, whether Minari can read them or not."""
+    ids = []
+    for folder, subfolders, _ in os.walk(_root()):
+        if "data" in subfolders:
+            ids.append(Path(folder).relative_to(_root()).as_posix())
+            subfolders.clear()
+    return ids
 
 
 def _episode_buffers(dataset: OfflineDataset) -> Iterator[EpisodeBuffer]:
     """One Minari episode after the other; Minari stores s_0 ... s_T and derives the next ones."""
     arrays = dataset.to_arrays()
     observations, following = arrays["observations"], arrays["next_observations"]
-    if "cost" in dataset.infos:
+    if any(name == COST or name.startswith(f"{COST}/") for name in dataset.infos):
         raise DataError(
             "Minari keeps the costs under this name",
             path=dataset.path,
@@ -226,9 +326,9 @@ def _episode_buffers(dataset: OfflineDataset) -> Iterator[EpisodeBuffer]:
                 index=int(start + differs.argmax()),
                 remedy="set next_observations[i] = observations[i + 1] within episodes",
             )
-        columns = {"cost": arrays["costs"], **dataset.infos}
+        columns = {COST: arrays["costs"], **dataset.infos}
         before = {name: column[start : start + 1] for name, column in dataset.infos.items()}
-        before["cost"] = np.zeros(1, np.float32)
+        before[COST] = np.zeros(1, np.float32)
         yield EpisodeBuffer(
             seed=int(dataset.infos["seed"][start]) if "seed" in dataset.infos else None,
             observations=np.concatenate([observations[rows], following[rows][-1:]]),
@@ -236,19 +336,35 @@ def _episode_buffers(dataset: OfflineDataset) -> Iterator[EpisodeBuffer]:
             rewards=arrays["rewards"][rows],
             terminations=arrays["terminals"][rows],
             truncations=arrays["timeouts"][rows],
-            infos={
-                name: np.concatenate([before[name], column[rows]])
-                for name, column in columns.items()
-            },
+            infos=_nested(
+                {
+                    name: np.concatenate([before[name], column[rows]])
+                    for name, column in columns.items()
+                }
+            ),
         )
 
 
-def _episode_arrays(episode: EpisodeData, *, path: Path) -> dict[str, NDArray[Any]]:
+def _nested(columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Infos as Minari has them: `robot/qpos` is the entry `qpos` of the dictionary `robot`."""
+    infos: dict[str, Any] = {}
+    for name, column in columns.items():
+        *groups, last = name.split("/")
+        inner = infos
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = column
+    return infos
+
+
+def _episode_arrays(
+    episode: EpisodeData, *, path: Path, cost_from: str | None
+) -> dict[str, NDArray[Any]]:
     """Our arrays of one Minari episode of T steps; columns that are not one per step stay out."""
     steps = len(episode.rewards)
     infos = {
         name: values
-        for name, values in (episode.infos or {}).items()
+        for name, values in flat_infos(episode.infos).items()
         if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" and values.ndim
     }
 
@@ -257,14 +373,20 @@ def _episode_arrays(episode: EpisodeData, *, path: Path) -> dict[str, NDArray[An
             f"in episode {episode.id} {problem}", path=path, field=field, remedy=remedy
         )
 
-    if "cost" not in infos:
+    if cost_from is None:
+        costs: NDArray[Any] = np.zeros(steps + 1, np.float32)
+    elif cost_from not in infos:
         raise error(
-            "infos/cost", "there are no costs", "safe learning needs infos['cost'] for each step"
+            f"infos/{cost_from}",
+            "there are no costs",
+            "safe learning needs a number for each step of every episode",
         )
-    if len(infos["cost"]) != steps + 1:
+    else:
+        costs = infos[cost_from]
+    if len(costs) != steps + 1:
         raise error(
-            "infos/cost",
-            f"there are {len(infos['cost'])} costs for {steps} steps",
+            f"infos/{cost_from}",
+            f"there are {len(costs)} costs for {steps} steps",
             f"store one for the reset and one for each step, {steps + 1} in all",
         )
     observations, actions = episode.observations, episode.actions
@@ -274,6 +396,14 @@ def _episode_arrays(episode: EpisodeData, *, path: Path) -> dict[str, NDArray[An
     ):
         if not isinstance(values, np.ndarray) or values.ndim != 2 or len(values) != rows:
             shape = getattr(values, "shape", type(values).__name__)
+            choices = name == "actions" and isinstance(values, np.ndarray) and values.ndim == 1
+            if choices and values.dtype.kind in "iub":
+                raise error(
+                    name,
+                    f"there are whole numbers, {shape}: discrete actions, for which there is no "
+                    "learner here",
+                    "use a dataset of continuous actions",
+                )
             raise error(
                 name,
                 f"there is {shape} instead of vectors, ({rows}, size)",
@@ -284,36 +414,37 @@ def _episode_arrays(episode: EpisodeData, *, path: Path) -> dict[str, NDArray[An
     per_step = {
         INFO_PREFIX + name: values[1:]
         for name, values in infos.items()
-        if len(values) == steps + 1 and name != "cost"
+        if len(values) == steps + 1 and name != COST
     }
     return per_step | {
         "observations": observations[:-1],
         "next_observations": observations[1:],
         "actions": actions,
         "rewards": episode.rewards,
-        "costs": infos["cost"][1:],
+        "costs": costs[1:],
         "terminals": episode.terminations,
         "timeouts": timeouts,
     }
 
 
-def _read_metadata(source: minari.MinariDataset, *, path: Path) -> Metadata:
-    ours = source.storage.metadata.get(METADATA_KEY)
+def _read_metadata(read: MinariFolder, *, path: Path, notes: list[str]) -> Metadata:
+    ours = read.metadata.get(METADATA_KEY)
     if isinstance(ours, dict):
         return Metadata.from_attributes(ours, path=path)
-    spec = source.env_spec
+    spec = read.environment(notes)
+    steps, kwargs = spec.get("max_episode_steps"), spec.get("kwargs")
     return Metadata(
-        env_id=spec.id if spec else "",
-        env_spec=json.loads(spec.to_json()) if spec else None,
-        env_kwargs=spec.kwargs if spec else {},
-        cost_key="cost",
-        max_episode_steps=spec.max_episode_steps if spec else None,
-        observation_space=_vector_space(source.observation_space),
-        action_space=_vector_space(source.action_space),
+        env_id=str(spec.get("id") or ""),
+        env_spec=spec or None,
+        env_kwargs=kwargs if isinstance(kwargs, dict) else {},
+        cost_key=COST,
+        max_episode_steps=steps if isinstance(steps, int) and steps > 0 else None,
+        observation_space=_vector_space(read.observation_space),
+        action_space=_vector_space(read.action_space),
     )
 
 
-def _vector_space(space: gymnasium.Space[Any]) -> BoxSpace | None:
+def _vector_space(space: gymnasium.Space[Any] | None) -> BoxSpace | None:
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
         return BoxSpace.from_gymnasium(space)
     return None
@@ -337,7 +468,14 @@ class _EnvironmentStandIn(gymnasium.Env[Any, Any]):
             # Gymnasium's versions differ in what a specification holds.
             known_keys = {entry.name for entry in dataclasses.fields(EnvSpec) if entry.init}
             entries = {key: metadata.env_spec[key] for key in known_keys & set(metadata.env_spec)}
-            self.spec = EnvSpec.from_json(json.dumps({"additional_wrappers": [], **entries}))
+            try:
+                self.spec = EnvSpec.from_json(json.dumps({"additional_wrappers": [], **entries}))
+            except Exception as error:
+                warnings.warn(
+                    "Minari gets no specification of the environment: this version of Gymnasium "
+                    f"does not understand the one in the metadata ({error})",
+                    stacklevel=3,
+                )
 
 
 def _root() -> Path:

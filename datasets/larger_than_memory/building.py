@@ -30,9 +30,16 @@ from safer_offline.datasets.dataset.hashing import (
 )
 from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
 from safer_offline.datasets.dataset.schema import ARRAYS, FLAG_ARRAYS, INFO_PREFIX, MATRICES
-from safer_offline.datasets.dataset.validation import find_problems, raise_first_error
+from safer_offline.datasets.dataset.validation import (
+    find_problems,
+    find_unfinished,
+    raise_first_error,
+)
 from safer_offline.datasets.larger_than_memory.memory import format_size
-from safer_offline.datasets.storage.reading import DAMAGED, find_arrays, open_file, read_metadata
+from safer_offline.datasets.storage.contents import survey
+from safer_offline.datasets.storage.diagnosis import explain_reading
+from safer_offline.datasets.storage.layouts import find_missing
+from safer_offline.datasets.storage.reading import open_file, read_metadata
 from safer_offline.errors import DataError
 from safer_offline.files import write_atomically
 from safer_offline.progress import progress_bar
@@ -117,8 +124,11 @@ class _Builder:
         self._path = path
         self._hashes = hashes
         self._metadata = read_metadata(file, path=path)
-        self._stored = find_arrays(file, path=path)
+        contents = survey(file, path=path)
+        self._stored = contents.arrays
+        raise_first_error(find_missing(path, contents), path=path)
         self._require_layout()
+        contents.warn(path, stacklevel=4)
         self.rows = int(self._stored["rewards"].shape[0])
         sizes = {name: self._stored[name].shape[1:] for name in PACKED}
         self.width = sum(shape[0] if name in MATRICES else 1 for name, shape in sizes.items())
@@ -211,9 +221,8 @@ class _Builder:
     def _require_layout(self) -> None:
         """Names, lengths and dimensions; everything else shows in the blocks."""
         lengths = {entry.shape[:1] for entry in self._stored.values()}
-        missing = set(ARRAYS) - set(self._stored)
         flat = [name for name in MATRICES if name in self._stored and self._stored[name].ndim != 2]
-        if not missing and not flat and len(lengths) == 1 and lengths != {(0,)}:
+        if not flat and len(lengths) == 1 and lengths != {(0,)}:
             return
         empty = {
             name: np.broadcast_to(np.zeros((), entry.dtype), entry.shape)
@@ -229,16 +238,13 @@ class _Builder:
             flags = [self._read_part(name, part).reshape(-1) != 0 for name in FLAG_ARRAYS]
             found.append(np.flatnonzero(flags[0] | flags[1]) + start + 1)
         ends = np.concatenate(found)
-        tail = self.rows - (int(ends[-1]) if len(ends) else 0)
-        if tail:
-            raise DataError(
-                f"the last row ends no episode: {tail} unfinished rows",
-                path=self._path,
-                field="timeouts",
-                index=self.rows - 1,
-                remedy="cut the unfinished rows off, or set timeouts to 1 in the last row if "
-                "recording stopped there",
-            )
+        unfinished = find_unfinished(
+            self.rows,
+            end=int(ends[-1]) if len(ends) else 0,
+            max_episode_steps=self._metadata.max_episode_steps,
+        )
+        if unfinished is not None:
+            raise unfinished.to_error(path=self._path)
         return ends
 
     def _read(self, start: int, stop: int) -> OfflineDataset:
@@ -266,10 +272,9 @@ class _Builder:
     def _read_part(self, name: str, rows: slice) -> NDArray[Any]:
         try:
             return np.asarray(self._stored[name][rows])
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"the array cannot be read ({error})", path=self._path, field=name, remedy=DAMAGED
-            ) from error
+        except (OSError, RuntimeError, MemoryError) as error:
+            entry = self._stored[name]
+            raise explain_reading(self._path, error, field=name, entry=entry) from error
 
     def _check(self, arrays: Mapping[str, NDArray[Any]], start: int) -> None:
         problems = [

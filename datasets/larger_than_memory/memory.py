@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from safer_offline.datasets.storage.reading import find_arrays, open_file
+from safer_offline.datasets.storage.contents import survey
+from safer_offline.datasets.storage.reading import open_file
 from safer_offline.errors import UsageError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -52,7 +53,7 @@ def plan_memory(path: str | Path, max_memory: int | None = None) -> MemoryPlan:
     """
     path = Path(path)
     with open_file(path) as file:
-        arrays = find_arrays(file, path=path)
+        arrays = survey(file, path=path).arrays
         stored = sum(entry.nbytes for entry in arrays.values())
         rows = max((entry.shape[0] for entry in arrays.values() if entry.shape), default=0)
         names = ("observations", "actions", "next_observations")

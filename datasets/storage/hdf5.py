@@ -25,9 +25,13 @@ from safer_offline.datasets.dataset.hashing import (
     verify_hashes,
 )
 from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
-from safer_offline.datasets.dataset.schema import ARRAYS, INFO_PREFIX, Metadata
-from safer_offline.datasets.dataset.validation import Problem, find_problems, raise_first_error
-from safer_offline.datasets.storage.reading import DAMAGED, find_arrays, open_file, read_metadata
+from safer_offline.datasets.dataset.problems import Problem
+from safer_offline.datasets.dataset.schema import Metadata
+from safer_offline.datasets.dataset.validation import find_problems, raise_first_error
+from safer_offline.datasets.storage.contents import Contents, survey
+from safer_offline.datasets.storage.diagnosis import DAMAGED, explain_reading
+from safer_offline.datasets.storage.layouts import find_missing
+from safer_offline.datasets.storage.reading import open_file, read_metadata
 from safer_offline.errors import DataError, UsageError
 from safer_offline.files import PatientFile, make_folder, writing
 
@@ -114,7 +118,9 @@ def read_file(path: str | Path) -> OfflineDataset:
             format; the message names file, array, first row and remedy.
     """
     path = Path(path)
-    arrays, metadata = read_arrays(path)
+    arrays, metadata, contents = read_arrays(path)
+    raise_first_error(find_missing(path, contents), path=path)
+    contents.warn(path, stacklevel=2)
     return OfflineDataset.from_arrays(arrays, metadata=metadata, path=path)
 
 
@@ -122,7 +128,7 @@ def find_file_problems(path: str | Path) -> list[Problem]:
     """Everything that is wrong with a file, worst first; nothing is raised for bad data."""
     path = Path(path)
     try:
-        arrays, metadata = read_arrays(path)
+        arrays, metadata, contents = read_arrays(path)
     except DataError as error:
         return [
             Problem(
@@ -132,20 +138,10 @@ def find_file_problems(path: str | Path) -> list[Problem]:
                 remedy=error.remedy or DAMAGED,
             )
         ]
-    with open_file(path) as file:
-        strangers = sorted(set(file) - set(ARRAYS) - {"infos"})
-    problems = find_problems(arrays, metadata)
+    problems = find_missing(path, contents) or find_problems(arrays, metadata)
     if not any(problem.severity == "error" for problem in problems):
         problems += find_constant_problems(arrays)
-    return problems + [
-        Problem(
-            field=name,
-            problem="is no array of this format and was not read",
-            remedy=f"per-step columns belong in '{INFO_PREFIX}{name}', all else in attributes",
-            severity="warning",
-        )
-        for name in strangers
-    ]
+    return problems + contents.problems()
 
 
 def content_sha256(dataset: OfflineDataset) -> str:
@@ -164,19 +160,27 @@ def peek_metadata(path: str | Path) -> Metadata:
         return read_metadata(file, path=path)
 
 
-def read_arrays(path: str | Path) -> tuple[dict[str, NDArray[Any]], Metadata]:
-    """The arrays of a file by name, and its metadata; hashes are verified, values are not judged.
+def read_arrays(
+    path: str | Path, *, group: str = "", names: Mapping[str, str] | None = None
+) -> tuple[dict[str, NDArray[Any]], Metadata, Contents]:
+    """The arrays of a file by name, its metadata, and what else is in it.
+
+    Hashes are verified, values are not judged.
 
     Args:
         path: Any HDF5 file; arrays that the format does not know are left out.
+        group: See `survey`, like `names`.
+        names: See there. Hashes are those of our own names, and say nothing of others.
 
     Raises:
         DataError: If the file is missing, damaged, no dataset, unsafe to read, or too large.
+        UsageError: If there is nothing under one of `names`.
     """
     path = Path(path)
     with open_file(path) as file, ArrayHashes() as hashes:
         metadata = read_metadata(file, path=path)
-        stored = find_arrays(file, path=path)
+        contents = survey(file, path=path, group=group, names=names)
+        stored = contents.arrays
         declared = sum(entry.nbytes for entry in stored.values())
         if declared > _physical_memory():
             raise DataError(
@@ -186,20 +190,18 @@ def read_arrays(path: str | Path) -> tuple[dict[str, NDArray[Any]], Metadata]:
                 remedy="use a machine with more memory, or a part of the dataset; to train, "
                 "nothing is needed: `safer-offline train` reads such a file piece by piece",
             )
-        known = bool(metadata.array_sha256 or metadata.content_sha256)
+        known = bool(metadata.array_sha256 or metadata.content_sha256) and not (group or names)
         raw = {}
         for name, entry in stored.items():
             try:
                 raw[name] = np.asarray(entry[...])
-            except (OSError, RuntimeError) as error:
-                raise DataError(
-                    f"the array cannot be read ({error})", path=path, field=name, remedy=DAMAGED
-                ) from error
+            except (OSError, RuntimeError, MemoryError) as error:
+                raise explain_reading(path, error, field=name, entry=entry) from error
             if known:
                 hashes.update(name, raw[name])
         if known:
             verify_hashes(raw, hashes.hexdigests(), metadata, path=path)
-    return as_columns(raw), metadata
+    return as_columns(raw), metadata, contents
 
 
 def _write_attributes(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:

@@ -169,7 +169,7 @@ def refused(here):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("collect", "car-circel"), "the nearest is 'car-circle-"),
+        (("collect", "car-circel"), "the nearest is 'car-circle'"),
         (("collect", "my_module:make"), "say with --policy who acts"),
         (("collect", "car-circle", "--cost-key", "danger"), "--cost-key goes with --policy"),
         (("collect", "car-circle", "--policy", "frontie"), "frontier"),

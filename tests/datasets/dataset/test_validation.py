@@ -57,10 +57,17 @@ def test_columns_that_say_which_episode_hold_whole_numbers(make_arrays, name, va
     assert "one whole number a row" in problem.problem
 
 
-def test_infos_within_infos_cannot_be_stored(make_arrays):
-    arrays = make_arrays() | {"infos/a/b": np.zeros(19)}
+def test_infos_within_infos_are_fine(make_arrays):
+    assert find_problems(make_arrays() | {"infos/a/b": np.zeros(19)}, Metadata()) == []
 
-    assert only(find_problems(arrays, Metadata())).field == "infos/a/b"
+
+def test_an_array_is_no_group(make_arrays):
+    arrays = make_arrays() | {"infos/a": np.zeros(19), "infos/a/b": np.zeros(19)}
+
+    problem = only(find_problems(arrays, Metadata()))
+
+    assert problem.field == "infos/a"
+    assert "group of 'infos/a/b'" in problem.problem
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,11 @@ def test_infos_within_infos_cannot_be_stored(make_arrays):
         ("costs", lambda a: np.stack([a, a], 1), r"shape \(19, 2\), it must have \(N,\)"),
         ("actions", lambda a: a[:, :0], r"no columns"),
         ("next_observations", lambda a: a[:, :2], r"2 columns but 'observations' has 3"),
+        ("observations", lambda a: a.T, r"shape \(3, 19\): rows and columns are swapped"),
+        ("costs", lambda a: a[None], r"shape \(1, 19\): rows and columns are swapped"),
+        ("observations", lambda a: np.zeros((19, 8, 8, 3)), r"3 dimensions.*such as images"),
+        ("actions", lambda a: np.arange(19) % 4, "whole numbers: discrete actions, for which"),
+        ("actions", lambda a: np.arange(19) % 4 * 1.0, "whole numbers: discrete actions, for"),
     ],
 )
 def test_shapes(make_arrays, name, change, text):
@@ -156,6 +168,26 @@ def test_both_flags(make_arrays):
     assert problem.index == 9
     assert "both" in problem.problem
     assert "timeouts & ~terminals" in problem.remedy
+
+
+def test_no_end_at_all(make_arrays, metadata):
+    arrays = make_arrays()
+    arrays["terminals"][:] = arrays["timeouts"][:] = False
+
+    problem = only(find_problems(arrays, Metadata()))
+
+    assert "no row ends an episode" in problem.problem
+    assert "--max-episode-steps N" in problem.remedy
+    assert "--max-episode-steps 5" in only(find_problems(arrays, metadata)).remedy
+
+
+def test_numbers_of_choices_are_suspected(make_arrays):
+    arrays = make_arrays(action_size=1)
+    arrays["actions"] = (np.arange(19) % 4)[:, None].astype(np.float32)
+
+    problem = only(find_problems(arrays, Metadata()), "warning")
+
+    assert "whole numbers from 0 to 3" in problem.problem
 
 
 def test_an_unfinished_tail(make_arrays):

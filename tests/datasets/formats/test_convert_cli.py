@@ -141,8 +141,10 @@ def test_unknown_choices(file):
 def test_options_for_files_do_not_go_with_minari(dataset):
     to_minari(dataset, ID)
 
-    with pytest.raises(UsageError, match="read as minari, where --zero-costs and --fix"):
-        convert(ID, "--to", "hdf5", "-o", "x.h5", "--zero-costs", "--fix", "drop-tail")
+    with pytest.raises(UsageError, match="read as minari, where --group and --fix changes"):
+        convert(ID, "--to", "hdf5", "-o", "x.h5", "--group", "a", "--fix", "drop-tail")
+    with pytest.raises(UsageError, match="holds costs already"):
+        convert(ID, "--to", "hdf5", "-o", "x.h5", "--zero-costs")
 
 
 def test_the_name_in_the_metadata_is_the_default_id(tmp_path, dataset, metadata):
