@@ -100,6 +100,10 @@ def from_d4rl(
     if zero_costs and "costs" in sources:
         raise UsageError("--cost-from and --zero-costs exclude each other; give one of them")
     file = FlatFile(Path(path), group=group, names=sources, transpose=Fix.transpose in asked)
+    if (cost_from is not None or zero_costs) and file.holds("costs"):
+        raise UsageError(
+            f"{file.path} holds 'costs' already; leave --cost-from and --zero-costs out"
+        )
     _add_costs(file, zero_costs=zero_costs)
     file.add_timeouts(max_episode_steps, done_from=done_from)
     file.require_valid_flags()
@@ -144,11 +148,6 @@ def import_d4rl() -> ModuleType:
 
 def _add_costs(file: FlatFile, *, zero_costs: bool) -> None:
     source = file.names.get("costs")
-    present = "costs" in file.arrays if source is None else "costs" in file.contents.left_out
-    if present and (source is not None or zero_costs):
-        raise UsageError(
-            f"{file.path} holds 'costs' already; leave --cost-from and --zero-costs out"
-        )
     if source is not None:
         costs = file.arrays["costs"]
         if costs.ndim != 1:
@@ -166,7 +165,7 @@ def _add_costs(file: FlatFile, *, zero_costs: bool) -> None:
             file.metadata, cost_definition="always 0: the source holds no costs"
         )
         file.note("all costs are 0, because the source holds none")
-    elif not present:
+    elif "costs" not in file.arrays:
         columns = [*file.contents.arrays, *file.contents.left_out]
         likely = find_costs(columns) or f"{INFO_PREFIX}NAME"
         others = [name for name in columns if name not in ARRAYS]

@@ -79,6 +79,7 @@ class FlatFile:
     ) -> None:
         self.path = path
         self.names = dict(names or {})
+        self._prefix = f"{group.strip('/')}/" if group.strip("/") else ""
         self.arrays: Arrays
         require_names(self.names)
         self.arrays, self.metadata, self.contents = read_arrays(path, group=group, names=names)
@@ -107,6 +108,11 @@ class FlatFile:
     ) -> DataError:
         """An error about this file."""
         return DataError(problem, path=self.path, field=field, index=index, remedy=remedy)
+
+    def holds(self, name: str) -> bool:
+        """Whether the file has an array of this name itself, read or replaced by another."""
+        read = name in self.arrays and name not in self.names
+        return read or self._prefix + name in self.contents.left_out
 
     def note(self, text: str) -> None:
         """Remember what was done to the data."""
