@@ -102,9 +102,30 @@ def scribble(file, name, draw):
     )
 
 
+def never_write(file, name, draw):
+    """Created and left alone, in a layout or another."""
+    shape = file[name].shape
+    del file[name]
+    how = draw(st.sampled_from([{}, {"chunks": True}, {"chunks": True, "compression": "gzip"}]))
+    file.create_dataset(name, shape, draw(st.sampled_from(["f4", "?", "f8"])), **how)
+
+
+def transpose(file, name, draw):
+    values = file[name][...]
+    store(file, name, values.reshape(len(values), -1).T)
+
+
+def bury(file, name, draw):
+    """Put into a group, or a group of groups."""
+    values = file[name][...]
+    where = draw(st.sampled_from(["data", "infos/robot", "infos/a/b/c"]))
+    if f"{where}/x" not in file:
+        file.create_dataset(f"{where}/x", data=values)
+
+
 MISTAKES = (
     remove, retype, text, shorten, reshape, scalar, spoil, nothing, group, promise,
-    point_elsewhere, scribble,
+    point_elsewhere, scribble, never_write, transpose, bury,
 )  # fmt: skip
 
 
