@@ -5,21 +5,26 @@ Minari is imported on first use: it takes half a second, which files need not wa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.datasets.dataset.nesting import flatten
 from safer_offline.datasets.dataset.problems import Problem
-from safer_offline.datasets.dataset.schema import ARRAYS
+from safer_offline.datasets.dataset.schema import ARRAYS, INFO_PREFIX
+from safer_offline.datasets.dataset.shapes import find_unfit_columns
 from safer_offline.datasets.formats import Fix, Format, is_minari_id
 from safer_offline.datasets.formats.d4rl import from_d4rl, to_d4rl
 from safer_offline.datasets.formats.dsrl import from_dsrl, to_dsrl
 from safer_offline.datasets.larger_than_memory.cache import CachedDataset, open_for_training
 from safer_offline.datasets.larger_than_memory.memory import parse_size
+from safer_offline.datasets.storage.contents import tell_left_out
 from safer_offline.datasets.storage.hdf5 import find_file_problems, read_file, save_dataset
 from safer_offline.datasets.storage.reading import open_file
 from safer_offline.errors import UsageError
@@ -102,7 +107,7 @@ def _from_object(source: Any) -> TransitionSource:  # noqa: ANN401 - whatever a 
     if isinstance(source, OfflineDataset | CachedDataset):
         return source
     if isinstance(source, Mapping):
-        return OfflineDataset.from_arrays({str(k): np.asarray(v) for k, v in source.items()})
+        return OfflineDataset.from_arrays(_usable_arrays(source))
     # Without importing Minari: who has such a dataset has imported it.
     if type(source).__module__.partition(".")[0] == "minari":
         from safer_offline.datasets.formats.minari import from_minari  # noqa: PLC0415
@@ -113,6 +118,26 @@ def _from_object(source: Any) -> TransitionSource:  # noqa: ANN401 - whatever a 
         "a dataset is given as a file, an id of Minari, a MinariDataset, a dict of NumPy arrays, "
         f"or an OfflineDataset, not as {kind}"
     )
+
+
+def _usable_arrays(source: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of a dict; what nobody needs and cannot be used is left out and named."""
+    arrays = {name: np.asarray(values) for name, values in flatten(source).items()}
+    left_out = {
+        name: "is no array of this format"
+        for name in arrays
+        if name not in ARRAYS and not name.startswith(INFO_PREFIX)
+    }
+    left_out |= {
+        name: "holds something else than real numbers"
+        for name, array in arrays.items()
+        if name not in ARRAYS and name not in left_out and array.dtype.kind not in "fiub"
+    }
+    arrays = {name: array for name, array in arrays.items() if name not in left_out}
+    left_out |= find_unfit_columns(arrays)
+    if left_out:
+        warnings.warn(tell_left_out(list(left_out.items())), stacklevel=4)
+    return {name: array for name, array in arrays.items() if name not in left_out}
 
 
 def find_source_problems(source: str | Path) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ class Problem:
         field: The array or attribute at fault; None for the file as a whole.
         index: First offending row, where there is one.
         problem: What is wrong.
-        remedy: What the user can do about it.
+        remedy: What the user can do about it; FILE stands for the path of the dataset.
         severity: An error makes the dataset unusable, a warning does not.
     """
 
@@ -29,6 +30,7 @@ class Problem:
 
     def to_error(self, *, path: str | Path | None) -> DataError:
         """The exception that says the same."""
-        return DataError(
-            self.problem, path=path, field=self.field, index=self.index, remedy=self.remedy
-        )
+        remedy = self.remedy
+        if path is not None:
+            remedy = remedy.replace(" FILE ", f" {shlex.quote(str(path))} ")
+        return DataError(self.problem, path=path, field=self.field, index=self.index, remedy=remedy)

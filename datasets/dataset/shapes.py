@@ -6,6 +6,7 @@ written by MATLAB are transposed on request, images and discrete actions are not
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from safer_offline.datasets.dataset.hashing import ArrayLike
 from safer_offline.datasets.dataset.problems import Problem
-from safer_offline.datasets.dataset.schema import ARRAYS, MATRICES
+from safer_offline.datasets.dataset.schema import ARRAYS, IDENTIFIERS, INFO_PREFIX, MATRICES
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -43,6 +45,34 @@ def find_transposed(shapes: Shapes) -> tuple[str, ...]:
         for name, shape in shapes.items()
         if len(shape) == 2 and shape[0] != rows and shape[1] == rows
     )
+
+
+def find_unfit_columns(arrays: Mapping[str, ArrayLike]) -> dict[str, str]:
+    """The columns `infos/...` that are not one number or vector a row; why, by name.
+
+    Where the arrays of the format are transposed, so may the columns be.
+
+    Args:
+        arrays: Of real numbers, by name.
+    """
+    shapes = {name: array.shape for name, array in arrays.items() if name in ARRAYS}
+    rows = count_rows(shapes)
+    transposed = bool(find_transposed(shapes))
+    unfit = {}
+    for name, array in arrays.items():
+        if name in ARRAYS:
+            continue
+        shape = array.shape
+        fits = shape[:1] == (rows,) or (transposed and shape[-1:] == (rows,))
+        if not name.startswith(INFO_PREFIX):
+            unfit[name] = "is one array, not a group of columns"
+        elif not shape:
+            unfit[name] = "is a single number"
+        elif name in IDENTIFIERS and (array.dtype.kind not in "iu" or math.prod(shape[1:]) != 1):
+            unfit[name] = "is not one whole number a row"
+        elif rows is not None and not fits:
+            unfit[name] = f"has shape {shape} instead of {rows} rows"
+    return unfit
 
 
 def find_bad_shapes(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Problem]:

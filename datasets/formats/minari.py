@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from safer_offline.context import BoxSpace
 from safer_offline.datasets.dataset.constants import find_constant_problems
 from safer_offline.datasets.dataset.in_memory import OfflineDataset, as_columns
+from safer_offline.datasets.dataset.nesting import flatten, nest
 from safer_offline.datasets.dataset.problems import Problem
 from safer_offline.datasets.dataset.schema import INFO_PREFIX, Metadata
 from safer_offline.datasets.dataset.validation import find_problems, raise_first_error
 from safer_offline.datasets.formats import is_minari_id
 from safer_offline.datasets.formats.minari_folder import (
     MinariFolder,
-    flat_infos,
     read_folder,
     read_opened,
 )
@@ -226,7 +226,7 @@ def _read(
     else:
         label, folder = source.id, Path(source.storage.data_path).parent
         read = read_opened(source, folder)
-    names = {name for episode in read.episodes for name in flat_infos(episode.infos)}
+    names = {name for episode in read.episodes for name in flatten(episode.infos)}
     costs = _find_cost_info(names, label, folder=folder, cost_from=cost_from, zero_costs=zero_costs)
     episodes = [_episode_arrays(one, path=folder, cost_from=costs) for one in read.episodes]
     shared = set.intersection(*(set(episode) for episode in episodes))
@@ -336,25 +336,13 @@ def _episode_buffers(dataset: OfflineDataset) -> Iterator[EpisodeBuffer]:
             rewards=arrays["rewards"][rows],
             terminations=arrays["terminals"][rows],
             truncations=arrays["timeouts"][rows],
-            infos=_nested(
+            infos=nest(
                 {
                     name: np.concatenate([before[name], column[rows]])
                     for name, column in columns.items()
                 }
             ),
         )
-
-
-def _nested(columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Infos as Minari has them: `robot/qpos` is the entry `qpos` of the dictionary `robot`."""
-    infos: dict[str, Any] = {}
-    for name, column in columns.items():
-        *groups, last = name.split("/")
-        inner = infos
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[last] = column
-    return infos
 
 
 def _episode_arrays(
@@ -364,7 +352,7 @@ def _episode_arrays(
     steps = len(episode.rewards)
     infos = {
         name: values
-        for name, values in flat_infos(episode.infos).items()
+        for name, values in flatten(episode.infos).items()
         if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" and values.ndim
     }
 

@@ -133,17 +133,6 @@ def read_opened(dataset: minari.MinariDataset, folder: Path) -> MinariFolder:
     )
 
 
-def flat_infos(infos: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Infos without dictionaries: the entry `qpos` of the dictionary `robot` is `robot/qpos`."""
-    flat: dict[str, Any] = {}
-    for name, values in (infos or {}).items():
-        if isinstance(values, Mapping):
-            flat |= {f"{name}/{inner}": part for inner, part in flat_infos(values).items()}
-        else:
-            flat[name] = values
-    return flat
-
-
 def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8-sig"))

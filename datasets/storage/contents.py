@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 
 from safer_offline.datasets.dataset.problems import Problem
-from safer_offline.datasets.dataset.schema import ARRAYS, IDENTIFIERS, INFO_PREFIX
-from safer_offline.datasets.dataset.shapes import count_rows, find_transposed
+from safer_offline.datasets.dataset.schema import ARRAYS, INFO_PREFIX
+from safer_offline.datasets.dataset.shapes import find_unfit_columns
 from safer_offline.datasets.storage.diagnosis import explain_filters, missing_filters
 from safer_offline.errors import DataError, UsageError
 
@@ -21,6 +21,8 @@ MAX_COMPRESSION = 1_100
 
 MAX_ENTRIES = 10_000
 """Groups and arrays that are looked at in a file; more are no dataset."""
+
+_COPY = "a dataset must hold its data itself: copy the array into the file"
 
 NAMED = 8
 """Things that a sentence names before it counts the others."""
@@ -65,13 +67,7 @@ class Contents:
     def warn(self, path: Path, *, stacklevel: int) -> None:
         """Say what is left out or was not written with `warnings.warn`."""
         if self.left_out:
-            folded = self._folded()
-            named = [f"{name} ({reason})" for name, reason in folded[:NAMED]]
-            more = len(folded) - len(named)
-            warnings.warn(
-                f"{path}: not read: {', '.join(named)}{f' and {more} more' if more else ''}",
-                stacklevel=stacklevel + 1,
-            )
+            warnings.warn(f"{path}: {tell_left_out(self._folded())}", stacklevel=stacklevel + 1)
         for name, reason in self.unwritten.items():
             warnings.warn(f"{path}, '{name}': {reason}", stacklevel=stacklevel + 1)
 
@@ -87,6 +83,13 @@ class Contents:
             else:
                 folded += [(name, reason) for name in names]
         return folded
+
+
+def tell_left_out(reasons: Sequence[tuple[str, str]]) -> str:
+    """What is not read and why, as a clause."""
+    named = [f"{name} ({reason})" for name, reason in reasons[:NAMED]]
+    more = len(reasons) - len(named)
+    return f"not read: {', '.join(named)}{f' and {more} more' if more else ''}"
 
 
 def survey(
@@ -107,12 +110,45 @@ def survey(
             declares more than the file can hold, or is compressed in an unknown way.
         UsageError: If there is nothing under one of `names`.
     """
+    names = names or {}
     entries = dict(walk(file))
-    prefix = f"{group.strip('/')}/" if group.strip("/") else ""
-    sources = {where.removeprefix(prefix): where for where in entries if where.startswith(prefix)}
-    sources = {name: where for name, where in sources.items() if _is_ours(name)}
-    own = dict(sources)
-    for name, theirs in (names or {}).items():
+    own = _find_own(entries, group)
+    sources = own | _find_named(entries, names, group=group, path=path)
+    left_out = _describe_rest(entries, own, sources)
+    arrays: dict[str, h5py.Dataset] = {}
+    for name, where in sources.items():
+        entry = entries[where]
+        try:
+            arrays[name] = _require_safe(entry, name=name, path=path)
+        except DataError as error:
+            if name in ARRAYS or name in names:
+                raise
+            left_out[where] = error.problem
+    for name, reason in find_unfit_columns(arrays).items():
+        left_out[sources[name]] = reason
+        del arrays[name]
+    unwritten = {name: text for name in arrays if (text := _describe_unwritten(arrays[name]))}
+    return Contents(arrays, left_out, unwritten)
+
+
+def _find_own(entries: Mapping[str, object], group: str) -> dict[str, str]:
+    """The arrays and columns that bear our names, and where in the file they are."""
+    prefix = _prefix(group)
+    places = {where.removeprefix(prefix): where for where in entries if where.startswith(prefix)}
+    return {name: where for name, where in places.items() if _is_ours(name)}
+
+
+def _find_named(
+    entries: Mapping[str, object], names: Mapping[str, str], *, group: str, path: Path
+) -> dict[str, str]:
+    """Where what was asked for under other names is; `infos/` and the group may be left out.
+
+    Raises:
+        UsageError: If it is nowhere.
+    """
+    prefix = _prefix(group)
+    sources = {}
+    for name, theirs in names.items():
         wanted = theirs.strip("/")
         places = (wanted, prefix + wanted, INFO_PREFIX + wanted, prefix + INFO_PREFIX + wanted)
         found = next((where for where in places if where in entries), None)
@@ -122,38 +158,29 @@ def survey(
                 f"{', '.join(list(entries)[:20]) or 'none'}"
             )
         sources[name] = found
-    arrays: dict[str, h5py.Dataset] = {}
+    return sources
+
+
+def _describe_rest(
+    entries: Mapping[str, object], own: Mapping[str, str], sources: Mapping[str, str]
+) -> dict[str, str]:
+    """Why each entry is not read that is no array of a dataset."""
     replaced = {where: sources[name] for name, where in own.items() if sources[name] != where}
-    left_out = {
-        where: entry
-        if isinstance(entry, str)
-        else f"'{replaced[where]}' is taken in its place"
-        if where in replaced
-        else "is no array of this format"
-        for where, entry in entries.items()
-        if where not in sources.values()
-    }
-    for name, where in sources.items():
-        entry = entries[where]
-        needed = name in ARRAYS or name in (names or {})
+    reasons = {}
+    for where, entry in entries.items():
+        if where in sources.values():
+            continue
         if isinstance(entry, str):
-            flaw: str | None = entry
+            reasons[where] = entry
+        elif where in replaced:
+            reasons[where] = f"'{replaced[where]}' is taken in its place"
         else:
-            flaw = _find_flaw(entry, name=name, path=path, needed=needed)
-            if flaw is None:
-                arrays[name] = entry
-        if flaw is not None:
-            if needed:
-                raise DataError(
-                    flaw,
-                    path=path,
-                    field=name,
-                    remedy="a dataset must hold its data itself: copy the array into the file",
-                )
-            left_out[where] = flaw
-    left_out |= _drop_unfit_columns(arrays)
-    unwritten = {name: text for name in arrays if (text := _describe_unwritten(arrays[name]))}
-    return Contents(arrays, left_out, unwritten)
+            reasons[where] = "is no array of this format"
+    return reasons
+
+
+def _prefix(group: str) -> str:
+    return f"{group.strip('/')}/" if group.strip("/") else ""
 
 
 def _is_ours(name: str) -> bool:
@@ -193,14 +220,16 @@ def walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Datase
         pending += reversed(below)
 
 
-def _require_safe(entry: h5py.Dataset, *, name: str, path: Path) -> None:
+def _require_safe(entry: h5py.Dataset | str, *, name: str, path: Path) -> h5py.Dataset:
     """Refuse an array that takes its data from elsewhere, or that is larger than what it stores."""
+    if isinstance(entry, str):
+        raise DataError(entry, path=path, field=name, remedy=_COPY)
     try:
-        kind = entry.dtype.kind
-        text = kind == "S" or h5py.check_string_dtype(entry.dtype) is not None
+        numbers = entry.dtype.kind in "fiub"
+        text = entry.dtype.kind == "S" or h5py.check_string_dtype(entry.dtype) is not None
     except TypeError:  # a type that NumPy does not have
-        kind, text = "?", False
-    if kind not in "fiub" or entry.shape is None:
+        numbers = text = False
+    if not numbers or entry.shape is None:
         raise DataError(
             "holds text" if text else "holds something else than real numbers",
             path=path,
@@ -212,7 +241,7 @@ def _require_safe(entry: h5py.Dataset, *, name: str, path: Path) -> None:
             "takes its data from another file",
             path=path,
             field=name,
-            remedy="a dataset must hold its data itself: copy the array into the file",
+            remedy=_COPY,
         )
     # A chunk is allocated whole, however few of its rows the array uses.
     chunk = math.prod(entry.chunks or (0,)) * entry.dtype.itemsize
@@ -231,40 +260,7 @@ def _require_safe(entry: h5py.Dataset, *, name: str, path: Path) -> None:
         )
     if missing := missing_filters(entry):
         raise explain_filters(path, missing, field=name)
-
-
-def _find_flaw(entry: h5py.Dataset, *, name: str, path: Path, needed: bool) -> str | None:
-    """Why a column is left out that nobody needs; what is needed is refused instead."""
-    try:
-        _require_safe(entry, name=name, path=path)
-    except DataError as error:
-        if needed:
-            raise
-        return error.problem
-    if name == "infos":
-        return "is one array, not a group of columns"
-    if entry.ndim == 0 and not needed:
-        return "is a single number"
-    if name in IDENTIFIERS and (entry.dtype.kind not in "iu" or math.prod(entry.shape[1:]) != 1):
-        return "is not one whole number a row"
-    return None
-
-
-def _drop_unfit_columns(arrays: dict[str, h5py.Dataset]) -> dict[str, str]:
-    """Take out the columns that have not one row a transition; why, by name.
-
-    Where the arrays themselves are transposed, so may the columns be.
-    """
-    shapes = {name: entry.shape for name, entry in arrays.items() if name in ARRAYS}
-    rows = count_rows(shapes)
-    transposed = bool(find_transposed(shapes))
-    unfit = {}
-    for name, entry in list(arrays.items()):
-        fits = entry.shape[:1] == (rows,) or (transposed and entry.shape[-1:] == (rows,))
-        if name not in ARRAYS and rows is not None and not fits:
-            unfit[name] = f"has shape {entry.shape} instead of {rows} rows"
-            del arrays[name]
-    return unfit
+    return entry
 
 
 def _share_written(entry: h5py.Dataset) -> float:

@@ -129,3 +129,17 @@ def test_dir_shows_the_public_names_alone():
     public = {name for name in dir(safer_offline) if not name.startswith("__")}
     assert public == set(safer_offline.__all__)
     assert {"train", "evaluate", "load_dataset"} <= public
+
+
+def test_what_nobody_needs_in_a_dict_is_left_out(make_arrays):
+    arrays = make_arrays(infos=False)
+    infos = {"robot": {"qpos": np.zeros((19, 2))}, "label": ["x"] * 19, "short": np.zeros(3)}
+    odd = {"infos": infos, "metadata/algorithm": "SAC", "cost": np.zeros(19), "infos/version": 3}
+
+    with pytest.warns(UserWarning, match="not read: ") as caught:
+        dataset = load_dataset(arrays | odd)
+
+    assert set(dataset.infos) == {"robot/qpos"}
+    told = str(caught[0].message)
+    for name in ("infos/label", "infos/short", "metadata/algorithm", "cost", "infos/version"):
+        assert f"{name} (" in told
