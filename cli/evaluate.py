@@ -136,12 +136,14 @@ def _print_list(evaluations: pd.DataFrame, run: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from safer_offline.evaluation.tables import format_violations
+
     if evaluations.empty:
         typer.echo(f"{run} has not been evaluated yet.")
         return
     table = Table(
         box=box.SIMPLE_HEAD,
-        caption="worst: each episode under the attack that harms it most",
+        caption="worst: each episode under the attack that harms it most; ≤: exact bound, 95 %",
         padding=(0, 0),
     )
     columns = (
@@ -161,7 +163,7 @@ def _print_list(evaluations: pd.DataFrame, run: Path) -> None:
             f"{row['seed']:.0f}",
             *(_number(row[name]) for name in ("cost_limit", "natural_reward", "natural_cost")),
             *(_number(row[name]) for name in ("worst_reward", "worst_cost")),
-            _number(row["worst_violations"], "{:.0%}"),
+            format_violations(row["worst_violations"], row["worst_violations_high"]),
         )
     Console().print(table)
     for number, row in enumerate(rows, start=1):
@@ -169,5 +171,5 @@ def _print_list(evaluations: pd.DataFrame, run: Path) -> None:
         typer.echo(f"{number}  {row['env']}{note}: {row['folder']}")
 
 
-def _number(value: float | None, form: str = "{:.1f}") -> str:
-    return "–" if value is None or value != value else form.format(value)  # noqa: PLR0124 - NaN
+def _number(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.1f}"  # noqa: PLR0124 - NaN

@@ -59,8 +59,9 @@ def list_evaluations(run: str | Path) -> pd.DataFrame:
     Returns:
         Columns `folder`, `env`, `epsilon`, `epsilon_units`, `episodes`, `seed`, `cost_limit`,
         `natural_reward`, `natural_cost` (without attack), `worst_attack`, `worst_reward`,
-        `worst_cost`, `worst_violations` (each episode under the attack that harms it most), and
-        `differences` from the environment that the policy was trained for.
+        `worst_cost`, `worst_violations` (each episode under the attack that harms it most),
+        `worst_violations_high` (its exact upper bound), and `differences` from the environment that
+        the policy was trained for.
     """
     run = Path(run)
     home = run if run.is_dir() else run.parent
@@ -74,7 +75,7 @@ def list_evaluations(run: str | Path) -> pd.DataFrame:
 _COLUMNS = (
     "folder", "env", "epsilon", "epsilon_units", "episodes", "seed", "cost_limit",
     "natural_reward", "natural_cost", "worst_attack", "worst_reward", "worst_cost",
-    "worst_violations", "differences",
+    "worst_violations", "worst_violations_high", "differences",
 )  # fmt: skip
 
 
@@ -93,6 +94,8 @@ def _row(path: Path) -> dict[str, Any] | None:
             "worst_reward": worst["reward_mean"],
             "worst_cost": worst["cost_mean"],
             "worst_violations": worst["violation_rate"],
+            # Reports from before the bound do not tell it.
+            "worst_violations_high": worst.get("violation_high", math.nan),
             "differences": document.get("differences", ""),
         }
     except (KeyError, TypeError, AttributeError):

@@ -98,15 +98,22 @@ def _cells(row: Mapping[Any, Any], cost_limit: float | None) -> list[str]:
     return [
         _number(row["reward_mean"], row["reward_std"]),
         cost,
-        _violations(row["violation_rate"], row["violation_high"]),
+        format_violations(row["violation_rate"], row["violation_high"]),
     ]
 
 
-def _violations(rate: float, at_most: float) -> str:
-    """Such as "0% ≤5.8%", what was seen and what that leaves possible, in ten characters."""
-    if math.isnan(rate):
+def format_violations(rate: float | None, at_most: float | None) -> str:
+    """Such as "0% ≤5.8%", what was seen and what that leaves possible, in ten characters.
+
+    Args:
+        rate: Share of the episodes; None or NaN if there is no limit.
+        at_most: Its upper bound; None or NaN if it is not known.
+    """
+    if rate is None or math.isnan(rate):
         return "–"
     seen = f"{rate:.1%}" if 0 < rate < 0.01 else f"{rate:.0%}"
+    if at_most is None or math.isnan(at_most):
+        return seen
     return f"{seen} ≤{at_most:.1%}" if at_most < 0.1 else f"{seen} ≤{at_most:.0%}"
 
 

@@ -241,6 +241,7 @@ def test_all_evaluations_of_a_run_are_listed(report, bare, tmp_path, command):
     assert table["worst_attack"].tolist() == ["mc", "natural"]
     assert table["worst_cost"].tolist() == pytest.approx([24, 0])
     assert table["worst_violations"].iloc[0] == 1
+    assert table["worst_violations_high"].iloc[0] == 1
     assert table["natural_cost"].tolist() == [0, 0]
     result, asked = command(tmp_path, "--list")
     assert result.exit_code == 0, result.output
