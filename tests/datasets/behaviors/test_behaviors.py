@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from safer_offline.datasets.behaviors import BEHAVIORS, behaviors_for
@@ -119,7 +119,8 @@ def test_the_frontier_is_fast_for_its_cost_and_the_rest_is_broad(env_id, episode
 
 # Paths and drivers
 
-positions = st.floats(-20, 20)
+# Steps of a nanometre: in the very middle no direction is right, and smaller numbers are none.
+positions = st.floats(-20, 20).map(lambda x: round(x, 9))
 paths = st.builds(
     ClippedCircle, radius=st.floats(4, 9), margin=st.floats(3, 9), lookahead=st.floats(0.5, 5)
 )
@@ -141,6 +142,7 @@ def test_the_pursued_point_lies_on_the_clipped_circle_ahead_clockwise(path, x, y
 
 @given(x=positions, y=positions, speed=st.floats(0.5, 9))
 def test_a_ball_at_rest_is_pushed_straight_to_the_pursued_point(x, y, speed):
+    assume(x or y)
     path = ClippedCircle(7.0, 5.0, 3.0)
     observation = np.array([x / 10, y / 10, 0, 0, 0, 0, 0, 0])
     force = np.array(BallDriver(path=path, speed=speed, gain=1.0)(observation))
