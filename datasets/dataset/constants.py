@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from safer_offline.datasets.dataset.problems import Problem
 
+NOISE = 1e-6
+"""Of the value: what rounding to float32 may add to one that does not vary."""
+
 NAMED = 8
 """Coordinates that a sentence names before it counts the others."""
 
@@ -33,23 +36,16 @@ class ConstantCoordinate:
 def find_constants(arrays: Mapping[str, NDArray[Any]]) -> tuple[ConstantCoordinate, ...]:
     """The coordinates of observations and actions that have one value in all rows.
 
-    An observation counts as varying where only `next_observations` does, for a policy sees those
-    as well.
-
     Args:
-        arrays: `observations`, `next_observations` (N, observation size) and `actions`
-            (N, action size).
+        arrays: `observations` (N, observation size) and `actions` (N, action size).
     """
     found = []
-    for field, names in (
-        ("observations", ("observations", "next_observations")),
-        ("actions", ("actions",)),
-    ):
-        low = np.min([arrays[name].min(axis=0) for name in names], axis=0)
-        high = np.max([arrays[name].max(axis=0) for name in names], axis=0)
+    for field in ("observations", "actions"):
+        low, high = arrays[field].min(axis=0), arrays[field].max(axis=0)
+        same = high - low <= NOISE * np.maximum(np.abs(low), np.abs(high))
         found += [
             ConstantCoordinate(field=field, place=int(place), value=float(low[place]))
-            for place in np.flatnonzero(low == high)
+            for place in np.flatnonzero(same)
         ]
     return tuple(found)
 
@@ -73,7 +69,8 @@ def find_constant_problems(arrays: Mapping[str, NDArray[Any]]) -> list[Problem]:
                     field=field,
                     problem=f"{len(ours)} of {arrays[field].shape[1]} numbers of a row never "
                     f"vary, counted from 0: {describe_constants(ours)}",
-                    remedy="nothing can be learned from them; check that they were recorded",
+                    remedy="nothing can be learned from them, and training leaves such numbers of "
+                    "observations unread; check that they were recorded",
                     severity="warning",
                 )
             )

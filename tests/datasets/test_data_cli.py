@@ -3,6 +3,7 @@
 import json
 
 import h5py
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -61,12 +62,13 @@ def test_info_of_a_bare_file(tmp_path, make_arrays):
 
 @pytest.fixture
 def degenerate(tmp_path, make_arrays):
-    """Two numbers of an observation and one of an action never vary; one only seems not to."""
+    """Two numbers of an observation and one of an action never vary; one varies a little."""
     arrays = make_arrays(infos=False, observation_size=4)
     for name in ("observations", "next_observations"):
         arrays[name][:, [1, 3]] = [0, 2.5]
         arrays[name][:, 0] = 7
-    arrays["next_observations"][-1, 0] = 8
+    arrays["observations"][5, 3] = np.nextafter(np.float32(2.5), np.float32(3))
+    arrays["observations"][0, 0] = 7.001
     arrays["actions"][:, 1] = -1
     with h5py.File(tmp_path / "degenerate.h5", "w") as own:
         for name, array in arrays.items():
