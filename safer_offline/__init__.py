@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.results import EvaluationReport
-    from safer_offline.learners import SAFER, SAFERConfig
+    from safer_offline.learners import SAFER, BCConfig, BCSafeConfig, SAFERConfig
     from safer_offline.policies.trained import TrainedPolicy, load_policy
     from safer_offline.training.loop import Run, train
 
 __all__ = [
     "SAFER",
+    "BCConfig",
+    "BCSafeConfig",
     "EvaluationReport",
     "Run",
     "SAFERConfig",
@@ -39,6 +41,8 @@ __all__ = [
 
 _HOMES = {
     "SAFER": "learners",
+    "BCConfig": "learners",
+    "BCSafeConfig": "learners",
     "SAFERConfig": "learners",
     "EvaluationReport": "evaluation.results",
     "evaluate": "evaluation.harness",

@@ -4,14 +4,24 @@ base      what an algorithm must offer to be trained
 simple    a learner with its bookkeeping done: begin your own here
 registry  the names of algorithms, those of other packages and your own included
 safer/    offline SAFER
+cloning   behaviour cloning, of all or of safe episodes
 state     what a learner remembers, for checkpoints
 mstep, margins    parts that algorithms share
 """
 
 from safer_offline.learners.base import Learner
+from safer_offline.learners.cloning import BCConfig, BCSafeConfig
 from safer_offline.learners.registry import ALGORITHMS
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.learner import SAFER
 from safer_offline.learners.simple import SimpleLearner
 
-__all__ = ["ALGORITHMS", "SAFER", "Learner", "SAFERConfig", "SimpleLearner"]
+__all__ = [
+    "ALGORITHMS",
+    "SAFER",
+    "BCConfig",
+    "BCSafeConfig",
+    "Learner",
+    "SAFERConfig",
+    "SimpleLearner",
+]

@@ -37,7 +37,11 @@ def _check(thing: object, name: str) -> type[Learner]:
 ALGORITHMS: Registry[type[Learner]] = Registry(
     "algorithm",
     group="safer_offline.algorithms",
-    builtin={"safer": "safer_offline.learners.safer.learner:SAFER"},
+    builtin={
+        "safer": "safer_offline.learners.safer.learner:SAFER",
+        "bc": "safer_offline.learners.cloning:BC",
+        "bc-safe": "safer_offline.learners.cloning:BCSafe",
+    },
     check=_check,
 )
 
