@@ -51,6 +51,8 @@ def start(
     folder: Path, arguments: tuple[str, ...], *, limit: int | None = None
 ) -> subprocess.Popen[str]:
     def restrict() -> None:
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 

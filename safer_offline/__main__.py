@@ -9,8 +9,8 @@ def main() -> None:
         from safer_offline.cli.main import main as run_command_line  # noqa: PLC0415
 
         run_command_line()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        sys.exit(getattr(error, "exit_code", 130))
 
 
 if __name__ == "__main__":
