@@ -14,6 +14,10 @@ from safer_offline.datasets.dataset.problems import Problem
 NOISE = 1e-6
 """Of the value: what rounding to float32 may add to one that does not vary."""
 
+LEAST_VALUE = 1e-3
+"""A smaller value counts as this: simulators leave such things as 1e-13 in place of zero. Training
+takes smaller deviations for this one."""
+
 NAMED = 8
 """Coordinates that a sentence names before it counts the others."""
 
@@ -42,7 +46,8 @@ def find_constants(arrays: Mapping[str, NDArray[Any]]) -> tuple[ConstantCoordina
     found = []
     for field in ("observations", "actions"):
         low, high = arrays[field].min(axis=0), arrays[field].max(axis=0)
-        same = high - low <= NOISE * np.maximum(np.abs(low), np.abs(high))
+        largest = np.maximum(np.abs(low), np.abs(high))
+        same = high - low <= NOISE * np.maximum(largest, LEAST_VALUE)
         found += [
             ConstantCoordinate(field=field, place=int(place), value=float(low[place]))
             for place in np.flatnonzero(same)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CONSTANT_WITHIN = 1e-6
-"""A coordinate is constant if its deviation is at most this share of its mean."""
+"""A coordinate is constant if its deviation is at most this share of its mean, or of the least
+deviation."""
 
 
 class Standardizer(nn.Module):
@@ -60,8 +61,9 @@ class Standardizer(nn.Module):
             count += rows
         self.mean.copy_(mean)
         std = (squares / (count - 1)).sqrt()
-        # What is below the resolution of float32 is rounding.
-        constant = std <= CONSTANT_WITHIN * mean.abs()
+        # What is below the resolution of float32 is rounding: of the value, or of the least that
+        # counts, as where a simulator leaves 1e-13 in place of zero.
+        constant = std <= CONSTANT_WITHIN * mean.abs().clamp_min(min_std)
         std = std.clamp_min(min_std)
         if leave_out_constants:
             std[constant] = torch.inf

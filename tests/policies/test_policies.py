@@ -231,6 +231,8 @@ def test_constants_map_to_zero_and_what_hardly_varies_does_not(value):
     assert scale.std[0] == torch.inf
     assert scale.std[1] == pytest.approx(1e-3)
     assert (scale(torch.randn(50, 2))[:, 0] == 0).all()
+    values[:, 0] += 1e-13 * torch.randn(1000)  # what a simulator leaves in place of zero
+    assert Standardizer(2).fit(values, leave_out_constants=True).std[0] == torch.inf
     everything = Standardizer(2).fit(values)
     assert torch.isfinite(everything.inverse(everything(values))).all()
 

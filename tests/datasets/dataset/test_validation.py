@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from safer_offline.datasets import BoxSpace, Metadata, OfflineDataset
+from safer_offline.datasets.dataset.constants import find_constants
 from safer_offline.datasets.dataset.validation import find_problems
 from safer_offline.errors import DataError
 
@@ -272,3 +273,11 @@ def test_a_large_dataset_is_checked_in_a_moment(make_arrays, metadata):
     assert find_problems(arrays, metadata) == []
 
     assert time.perf_counter() - start < 0.5
+
+
+def test_noise_in_place_of_zero_is_a_constant_and_small_units_are_none():
+    """Simulators leave 1e-13; a coordinate in thousandths of a millimetre is a measurement."""
+    noise = np.random.default_rng(0).standard_normal((50, 1))
+    rows = np.concatenate([1e-13 * noise, 1e-6 * noise, 3 + 1e-8 * noise], axis=1)
+    arrays = {"observations": rows.astype("f4"), "actions": noise.astype("f4")}
+    assert [one.place for one in find_constants(arrays)] == [0, 2]
