@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-PATIENCE = 1.5
+PATIENCE = 1.0
 """Seconds that work has to end where its state is whole."""
 
 

@@ -170,6 +170,6 @@ class BCSafe(Cloning[BCSafeConfig]):
             self.dataset.table(("observations", "actions")),
             batch_size=self.config.batch_size,
             seed=self.seed,
-            weights=torch.from_numpy(safe).float(),
+            weights=torch.tensor(safe, dtype=torch.float32),
             repeats=torch.tensor(episodes["length"].to_numpy()),
         )
