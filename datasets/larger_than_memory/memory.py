@@ -83,7 +83,7 @@ def parse_size(text: str) -> int:
 def format_size(size: float) -> str:
     """A number of bytes for people: `1.6 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
+        if size < 1000 or unit == "GiB":
             break
         size /= 1024
     return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
