@@ -8,7 +8,8 @@ A signal comes at a random moment of a command's life; Ctrl-C goes to all proces
 terminal, SIGTERM to the first one alone. `seconds` is the time to exit. Then the command (`train`
 with --resume) is given again, and `identical` says whether the result equals, byte for byte, that
 of a command that nobody disturbed. A full disk is a limit on the size of files, at which writing
-fails in the same way; there `traceback` also counts anything left half-written.
+fails in the same way; there `traceback` also counts anything left half-written. An exit code of -2
+is what a shell calls 130, too: Python ends so if Ctrl-C came while it built a class.
 """
 
 from __future__ import annotations

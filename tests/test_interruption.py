@@ -25,6 +25,16 @@ CONFIG = SAFERConfig(
 )
 
 
+@pytest.fixture(autouse=True)
+def _python_s_own_handlers():
+    """A shell lets what it starts in the background, such as these tests, ignore Ctrl-C."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "balls.h5"
@@ -279,6 +289,7 @@ def start(*arguments, cwd):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
