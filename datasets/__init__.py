@@ -1,6 +1,18 @@
 """Fixed datasets: the file format, loading, collection, exchange with other formats.
 
 The names load on first use, so that reading a dataset never imports the simulator.
+
+dataset/             what a dataset is: arrays, metadata, what can be wrong with them
+storage/             its file
+loading              `load_dataset`: whatever a dataset is given as
+larger_than_memory/  the cache from which a training reads what does not fit
+collection/          recipes, and running them
+behaviors/           who acts in a collection
+behavior_training/   making such drivers by reinforcement learning
+transforms/          datasets made from datasets
+formats/             DSRL, D4RL, Minari
+description/         numbers and pictures of a dataset
+publishing/          cards, checksums, and the way to a hub
 """
 
 from __future__ import annotations

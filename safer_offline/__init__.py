@@ -5,6 +5,19 @@
 
 Names are imported when they are first used: training never loads the simulator, and `--help` never
 loads torch.
+
+learners/       algorithms; `safer/` is ours
+policies/       networks, critics, and the policy file
+estep/          the constrained E-step, one convex problem
+attacks/        what an adversary does to observations
+training/       the loop, checkpoints, resuming
+evaluation/     how safe a policy stays under attack
+environments/   simulators, made deterministic
+datasets/       everything about datasets (its folder lies at the top)
+cli/            the commands (likewise)
+context         which environment data and policies come from
+registry, settings, importing   names, options and code of other people
+errors, files, locking, interruption, progress, machine   errors, disks, signals, bars, cores
 """
 
 from __future__ import annotations

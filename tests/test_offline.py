@@ -1,5 +1,7 @@
 """Purely offline is a promise: learning works where there is no simulator, and cannot reach one."""
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -183,3 +185,13 @@ def test_every_package_is_held_by_a_contract():
             is_module = path.suffix == ".py" or (path / "__init__.py").exists()
             if is_module and path.stem not in never_learn:
                 assert f"safer_offline.{prefix}{path.stem}" in contracts, path
+
+
+def test_the_map_of_a_package_names_each_of_its_rooms():
+    """Whoever opens a folder reads its docstring first."""
+    for root in (ROOT / "safer_offline", ROOT / "datasets", ROOT / "cli"):
+        for init in (root / "__init__.py", *root.rglob("*/__init__.py")):
+            text = ast.get_docstring(ast.parse(init.read_text())) or ""
+            rooms = [path.stem for path in init.parent.glob("*.py") if path.stem[:2] != "__"]
+            rooms += [path.parent.name for path in init.parent.glob("*/__init__.py")]
+            assert [name for name in rooms if not re.search(rf"\b{name}\b", text)] == [], init

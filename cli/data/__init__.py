@@ -1,4 +1,8 @@
-"""`safer-offline data`: work on dataset files. One module a command."""
+"""`safer-offline data`: work on dataset files. One module a command.
+
+info, validate, convert, filter, split, sample, merge, catalog   the commands
+arguments, outputs                                               what several of them share
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,12 @@
 
 A new task's policies go into a module of their own (`run.py`, `drone.py`, ...) as a tuple of
 `BehaviorFamily`, and its environment id into `BEHAVIORS`; nothing else needs to change.
+
+base        what a behaviour is: a family of controllers, and their noise
+families    the kinds of behaviour that every task has
+scripted/   drivers written by hand
+learned/    drivers that were learned
+sources     who acts, by name
 """
 
 from __future__ import annotations

@@ -2,6 +2,12 @@
 
 Each has a function `to_...` that writes and one `from_...` that reads; `datasets/loading.py`
 chooses among them.
+
+dsrl            our own layout, under the names where DSRL and OSRL look
+d4rl            files without costs, and often without next observations
+minari          an episode a group, in Minari's folder
+minari_folder   reading such a folder where Minari itself does not
+repairs         completing and mending files on import, where that is asked for
 """
 
 from __future__ import annotations

@@ -1,8 +1,14 @@
 """How safe a policy stays when its observations are attacked, measured in simulation.
 
 harness     `evaluate`: a policy, an environment, attacks and a budget
+task        which environment is meant: what the policy carries, or what the user says
+plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once
+unfinished  what is done so far, for an evaluation that is interrupted
 statistics  estimators: plain functions of arrays
+reference   the returns that DSRL scales its own by
 results     what was found: every episode under every attack
-rendering   the same as a table, files and a figure
+tables      the same as a table on screen
+rendering   the same as files and a figure
+folders     where they lie, so that none replaces another, and which there are
 """
