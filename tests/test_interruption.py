@@ -133,7 +133,7 @@ def test_more_steps_than_were_laid_out_are_refused_with_the_reason(data, undistu
 # Collecting
 
 
-COLLECT = ("collect", "ball-circle", "--transitions", "18000", "--workers", "2", "-o", "b.h5")
+COLLECT = ("collect", "ball-circle", "--transitions", "18000", "--workers", "1", "-o", "b.h5")
 
 
 @pytest.fixture(scope="module")
