@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 
 from safer_offline import load_policy
+from safer_offline.cli.main import main
 from safer_offline.datasets import collect
 
 MINE = '''
@@ -125,11 +127,10 @@ def test_a_learner_and_an_attack_of_ones_own(place):
     assert "left out: amad, mc, mr" in done.stderr
 
 
-def test_its_training_resumes_to_the_same_policy(place):
-    own = ("--algorithm", "mine:Cloning", "--steps", 30)
-    for folder in ("one", "two"):
-        assert run("train", "--data", "balls.h5", *own, "-o", folder, cwd=place).returncode == 0
-    assert run("train", "balls.h5", *own, "-o", "two", "--resume", cwd=place).returncode == 0
+def test_its_training_resumes_to_the_same_policy(place, monkeypatch, capfd):
+    train = ["train", "--data", "balls.h5", "--algorithm", "mine:Cloning", "--steps", "30"]
+    for options in (["-o", "one"], ["-o", "two"], ["-o", "two", "--resume"]):
+        assert here(place, monkeypatch, capfd, [*train, *options])[0] == 0
     one, two = ((place / folder / "policy.safetensors").read_bytes() for folder in ("one", "two"))
     assert one == two
 
@@ -144,16 +145,29 @@ def test_its_training_resumes_to_the_same_policy(place):
         (["--algorithm", "mine:CloningConfig"], "lacks a `name"),
     ],
 )
-def test_wrong_words_are_answered(place, options, text):
-    done = run("train", "balls.h5", "--algorithm", "mine:Cloning", *options, "-o", "x", cwd=place)
-    assert done.returncode == 2
-    assert text in " ".join(done.stderr.split())
+def test_wrong_words_are_answered(place, monkeypatch, capfd, options, text):
+    given = ["train", "balls.h5", "--algorithm", "mine:Cloning", *options, "-o", "x"]
+    code, _, errors = here(place, monkeypatch, capfd, given)
+    assert code == 2
+    assert text in " ".join(errors.split())
     assert not (place / "x").exists()
 
 
-def test_settings_and_algorithms_are_listed(place):
-    listed = run("train", "--algorithm", "mine:Cloning", "--list-settings", cwd=place).stdout
+def test_settings_and_algorithms_are_listed(place, monkeypatch, capfd):
+    given = ["train", "--algorithm", "mine:Cloning", "--list-settings"]
+    listed = here(place, monkeypatch, capfd, given)[1]
     assert "rate" in listed
     assert "Of learning." in listed
     assert "16,16" in listed
-    assert "safer" in run("train", "--list-algorithms", cwd=place).stdout
+    assert "safer" in here(place, monkeypatch, capfd, ["train", "--list-algorithms"])[1]
+
+
+def here(place, monkeypatch, capfd, arguments):
+    """The program in this process, in the user's folder: code, output, errors."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which `main` replaces
+    monkeypatch.setattr(sys, "argv", ["safer-offline", *arguments])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code or 0, *capfd.readouterr()
