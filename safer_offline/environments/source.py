@@ -15,7 +15,7 @@ import gymnasium
 
 from safer_offline.context import BoxSpace, EnvironmentContext
 from safer_offline.environments.base import SimulatedEnvironment
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
 from safer_offline.environments.mujoco import registered_id
 from safer_offline.environments.names import find_factory, is_factory, resolve_name
