@@ -16,6 +16,7 @@ environments/   simulators, made deterministic
 datasets/       everything about datasets (its folder lies at the top)
 cli/            the commands (likewise)
 context         which environment data and policies come from
+registration    the ids of our tasks in Gymnasium
 registry, settings, importing   names, options and code of other people
 errors, files, locking, interruption, progress, machine   errors, disks, signals, bars, cores
 """
@@ -24,6 +25,8 @@ from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from safer_offline.registration import register_with_gymnasium
 
 if TYPE_CHECKING:
     from safer_offline.datasets.loading import load_dataset
@@ -68,6 +71,9 @@ _HOMES = {
     "solve_estep": "estep",
     "solve_estep_cvxpy": "estep",
 }
+
+
+register_with_gymnasium()
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for

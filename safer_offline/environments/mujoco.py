@@ -7,11 +7,9 @@ velocity tasks, version 1, of Safety-Gymnasium (Ji et al., NeurIPS 2023; in its 
 rewards and ends of episodes are Gymnasium's version 5. Safety-Gymnasium builds on version 4, whose
 Ant and Humanoid pay nothing for contact forces, and whose Ant does not observe them; so it is here.
 
-    gymnasium.make("safer_offline.environments.mujoco:SafetyAntVelocity-v1")
+    gymnasium.make("safer_offline:SafetyAntVelocity-v1")
 
-Importing this module registers the tasks; it needs no simulator. Safety-Gymnasium registers the
-same ids, for steps of another kind. Where it came first they stay its own, and ours have the name
-`safer_offline/SafetyAntVelocity-v1` alone, which nobody else uses.
+The limits themselves stand beside the ids, in `safer_offline.registration`.
 """
 
 from __future__ import annotations
@@ -20,8 +18,7 @@ import contextlib
 import importlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -30,48 +27,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from safer_offline.errors import MissingSimulatorError, UsageError
 
-NAMESPACE = "safer_offline"
-MAX_EPISODE_STEPS = 1000
-
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VelocityTask:
-    """One robot and its limit.
-
-    Attributes:
-        robot: Gymnasium's task.
-        speed_limit: In metres a second; faster steps cost 1.
-        planar: Whether the speed is that in the plane, not that along x (backwards is then fast,
-            too).
-        settings: Of Gymnasium's task, where they are not its defaults.
-    """
-
-    robot: str
-    speed_limit: float
-    planar: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-VELOCITY_TASKS: Mapping[str, VelocityTask] = {
-    "SafetyHalfCheetahVelocity-v1": VelocityTask(robot="HalfCheetah-v5", speed_limit=3.2096),
-    "SafetyHopperVelocity-v1": VelocityTask(robot="Hopper-v5", speed_limit=0.7402),
-    "SafetyWalker2dVelocity-v1": VelocityTask(robot="Walker2d-v5", speed_limit=2.3415),
-    "SafetyAntVelocity-v1": VelocityTask(
-        robot="Ant-v5",
-        speed_limit=2.6222,
-        planar=True,
-        settings={"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0},
-    ),
-    "SafetySwimmerVelocity-v1": VelocityTask(robot="Swimmer-v5", speed_limit=0.2282),
-    "SafetyHumanoidVelocity-v1": VelocityTask(
-        robot="Humanoid-v5",
-        speed_limit=1.4149,
-        planar=True,
-        settings={"contact_cost_weight": 0.0},
-    ),
-}
 
 
 class SpeedLimit(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -79,8 +35,8 @@ class SpeedLimit(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: A task whose `info` holds `x_velocity`, and `y_velocity` if the speed is planar.
-        speed_limit: See `VelocityTask`.
-        planar: See `VelocityTask`.
+        speed_limit: See `registration.VelocityTask`.
+        planar: See `registration.VelocityTask`.
     """
 
     def __init__(
@@ -165,25 +121,3 @@ def _building_quietly() -> Iterator[None]:
         yield
     finally:
         simulator.set_mju_user_warning(before)
-
-
-def registered_id(env_id: str) -> str:
-    """The name under which Gymnasium finds our task, whatever else is installed."""
-    return f"{NAMESPACE}/{env_id}"
-
-
-def _register() -> None:
-    for env_id, task in VELOCITY_TASKS.items():
-        limit = SpeedLimit.wrapper_spec(speed_limit=task.speed_limit, planar=task.planar)
-        for name in (registered_id(env_id), env_id):
-            if name not in gymnasium.registry:
-                gymnasium.register(
-                    name,
-                    entry_point=f"{__name__}:make_robot",
-                    max_episode_steps=MAX_EPISODE_STEPS,
-                    additional_wrappers=(limit,),
-                    kwargs={"robot": task.robot, **task.settings},
-                )
-
-
-_register()

@@ -17,12 +17,12 @@ from safer_offline.context import BoxSpace, EnvironmentContext
 from safer_offline.environments.base import SimulatedEnvironment
 from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
-from safer_offline.environments.mujoco import registered_id
 from safer_offline.environments.names import find_factory, is_factory, resolve_name
 from safer_offline.environments.tasks import BULLET_IDS, VELOCITY_IDS, deciding_packages
 from safer_offline.errors import SaferOfflineError, UsageError
 from safer_offline.importing import failure_of
 from safer_offline.machine import installed_versions
+from safer_offline.registration import registered_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ VELOCITY_IDS = tuple(
 ENVIRONMENT_IDS = BULLET_IDS + VELOCITY_IDS
 """All of them."""
 
-_BULLET, _MUJOCO = ("bullet-safety-gym", "pybullet"), ("mujoco",)
+_BULLET, _MUJOCO = ("pybullet-arm64", "pybullet"), ("mujoco",)
+"""The physics engine of the Bullet tasks has two distributions; the first is the maintained one."""
 
 
 def short_name(env_id: str) -> str:

@@ -1,17 +1,20 @@
 """Simulation: an episode depends on its seed and its actions, and on nothing else."""
 
 import concurrent.futures
-import contextlib
 import multiprocessing
 import random
+import re
+import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from safer_offline.datasets.behaviors.scripted.circle import CarDriver, ClippedCircle
-from safer_offline.environments import bullet as simulation
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.environment import BulletEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.tasks import (
     BULLET_IDS,
     ENVIRONMENT_IDS,
@@ -19,7 +22,7 @@ from safer_offline.environments.tasks import (
     short_name,
 )
 from safer_offline.environments.vector import VectorEnvironment
-from safer_offline.errors import MissingSimulatorError, UsageError
+from safer_offline.errors import MissingSimulatorError, SaferOfflineError, UsageError
 
 STEPS = 40
 
@@ -86,14 +89,19 @@ def test_an_episode_is_the_same_bits_after_any_history_and_in_any_process(env_id
 
 
 @pytest.mark.parametrize("env_id", BULLET_IDS)
-def test_leaving_out_what_only_a_renderer_needs_changes_no_bit(env_id, monkeypatch):
-    lean = drive_anew(env_id, seed=4)
-    monkeypatch.setattr(simulation, "_without_visuals", contextlib.nullcontext)
-
-    whole = drive_anew(env_id, seed=4)
-
-    for one, other in zip(lean, whole, strict=True):
-        np.testing.assert_array_equal(one, other)
+def test_what_only_a_renderer_needs_changes_no_bit(env_id):
+    numbers = []
+    for mode in (None, "rgb_array"):
+        environment = gymnasium.make(f"safer_offline:{env_id}", render_mode=mode)
+        actions = np.random.default_rng(4)
+        numbers.append(environment.reset(seed=4)[0])
+        for _ in range(STEPS):
+            observation, reward, *_, info = environment.step(
+                actions.uniform(-1, 1, environment.action_space.shape)
+            )
+            numbers[-1] = np.array([*numbers[-1], *observation, reward, info["cost"]])
+        environment.close()
+    np.testing.assert_array_equal(*numbers)
 
 
 def test_two_environments_side_by_side_do_not_disturb_each_other():
@@ -187,9 +195,113 @@ def test_unknown_names_lead_to_the_nearest_known_one(name, nearest):
 
 
 def test_without_the_simulator_the_message_says_what_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "bullet_safety_gym", None)  # importing it raises ImportError
+    monkeypatch.setitem(sys.modules, "pybullet", None)  # importing it raises ImportError
     for make in (SafetyEnvironment, lambda env: VectorEnvironment(env, num_envs=1, workers=0)):
         with pytest.raises(MissingSimulatorError) as caught:
             make("car-circle")
-        for text in ("bullet-safety-gym", "3.10", "3.11"):
-            assert text in str(caught.value)
+        assert "pip install pybullet-arm64" in str(caught.value)
+
+
+# As Gymnasium sees it
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("env_id", BULLET_IDS)
+def test_gymnasium_finds_the_task_and_has_nothing_against_it(env_id):
+    assert gymnasium.make(f"safer_offline/{env_id}").spec.id == f"safer_offline/{env_id}"
+    environment = gymnasium.make(f"safer_offline:{env_id}", render_mode="rgb_array")
+    assert environment.spec.max_episode_steps == SafetyEnvironment(env_id).max_episode_steps
+    check_env(environment.unwrapped)
+    environment.close()
+
+
+@pytest.mark.parametrize("modules", ["safer_offline, gymnasium", "gymnasium, safer_offline"])
+def test_gymnasium_knows_the_tasks_whichever_package_is_imported_first(modules):
+    code = (
+        f"import sys, {modules}; assert 'SafetyCarCircle-v0' in gymnasium.registry; "
+        "assert 'safer_offline/SafetyAntVelocity-v1' in gymnasium.registry; "
+        "assert not {'pybullet', 'mujoco', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_gymnasium_runs_many_of_them():
+    environments = gymnasium.make_vec("SafetyBallRun-v0", num_envs=3, vectorization_mode="sync")
+    one = gymnasium.make("SafetyBallRun-v0")
+    observations, _ = environments.reset(seed=[5, 6, 7])
+    np.testing.assert_array_equal(observations[1], one.reset(seed=6)[0])
+    for action in np.random.default_rng(0).uniform(-1, 1, (30, 2)).astype(np.float32):
+        observations, rewards, *_ = environments.step(np.stack([action] * 3))
+        observation, reward, *_ = one.step(action)
+        np.testing.assert_array_equal(observations[1], observation)
+        assert rewards[1] == reward
+    environments.close()
+
+
+def test_without_a_seed_the_next_episode_is_another_one():
+    environment = gymnasium.make("SafetyBallRun-v0")
+    first, second = environment.reset(seed=3)[0], environment.reset()[0]
+    assert not np.array_equal(first, second)
+    assert np.array_equal(environment.reset(seed=3)[0], first)
+    assert np.array_equal(environment.reset()[0], second)
+
+
+def test_pictures_show_the_robot_move():
+    environment = gymnasium.make("SafetyAntRun-v0", render_mode="rgb_array")
+    environment.reset(seed=0)
+    before = environment.render()
+    for _ in range(5):
+        environment.step(np.ones(8, dtype=np.float32))
+    after = environment.render()
+    assert before.shape == after.shape == (360, 480, 3)
+    assert before.dtype == np.uint8
+    assert 0.001 < np.mean(before != after) < 0.9
+    assert len(np.unique(before.reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [
+        (np.zeros(3), "must be 2 finite numbers"),
+        (np.zeros((1, 2)), "shape (1, 2)"),
+        (np.array([0.0, np.nan]), "must be 2 finite numbers"),
+        (np.array([np.inf, 0.0]), "must be 2 finite numbers"),
+    ],
+)
+def test_an_impossible_action_is_refused_before_it_acts(action, told):
+    environment = BulletEnvironment(robot="Ball", task="Run")
+    environment.reset(seed=0)
+    with pytest.raises(UsageError, match=re.escape(told)):
+        environment.step(action)
+    after, *_ = environment.step(np.ones(2))
+    environment.reset(seed=0)
+    np.testing.assert_array_equal(environment.step(np.ones(2))[0], after)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "7"])
+def test_an_impossible_seed_is_refused(seed):
+    environment = BulletEnvironment(robot="Ball", task="Run")
+    with pytest.raises(UsageError, match="a seed must be"):
+        environment.reset(seed=seed)
+
+
+def test_a_closed_environment_says_that_it_is():
+    environment = BulletEnvironment(robot="Ball", task="Run")
+    environment.close()
+    environment.close()
+    for use in (lambda: environment.reset(seed=0), lambda: environment.step(np.zeros(2))):
+        with pytest.raises(SaferOfflineError, match="closed"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"robot": "Bal", "task": "Run"},
+        {"robot": "Ball", "task": "Walk"},
+        {"robot": "Ball", "task": "Run", "render_mode": "human"},
+    ],
+)
+def test_an_unknown_robot_task_or_mode_is_refused(settings):
+    with pytest.raises(UsageError):
+        BulletEnvironment(**settings)

@@ -14,7 +14,7 @@ import torch
 import toy_environments
 
 from safer_offline.context import EnvironmentContext
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.vector import VectorEnvironment

@@ -12,17 +12,12 @@ import numpy as np
 import pytest
 
 from safer_offline.environments.checking.checks import check_environment
-from safer_offline.environments.mujoco import (
-    VELOCITY_TASKS,
-    SpeedLimit,
-    make_robot,
-    registered_id,
-    require_mujoco,
-)
+from safer_offline.environments.mujoco import SpeedLimit, make_robot, require_mujoco
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.tasks import VELOCITY_IDS, simulators_of
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.errors import MissingSimulatorError, SaferOfflineError, UsageError
+from safer_offline.registration import VELOCITY_TASKS, registered_id
 
 ANT = "SafetyAntVelocity-v1"
 
@@ -250,9 +245,9 @@ def test_many_run_at_once():
         "ant_velocity",
         ANT,
         ANT.lower(),
-        f"safer_offline.environments.mujoco:{ANT}",
+        f"safer_offline:{ANT}",
         f"safer_offline/{ANT}",
-        f"safer_offline.environments.mujoco:safer_offline/{ANT}",
+        f"safer_offline:safer_offline/{ANT}",
     ],
 )
 def test_all_names_of_a_task_mean_it(name):
@@ -270,7 +265,7 @@ def test_half_cheetahs_may_have_a_hyphen():
 def test_gymnasium_makes_checks_and_remakes_it(env_id):
     from gymnasium.utils.env_checker import check_env
 
-    environment = gymnasium.make(f"safer_offline.environments.mujoco:{env_id}")
+    environment = gymnasium.make(f"safer_offline:{env_id}")
     check_env(environment, skip_render_check=True)
     again = gymnasium.make(type(environment.spec).from_json(environment.spec.to_json()))
     action = np.ones(environment.action_space.shape, np.float32)

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.errors import SaferOfflineError, UsageError
 

@@ -11,7 +11,6 @@ ball, car, drone, ant   the robots: how they act, what they observe, what they p
 task          what an environment knows of a task
 circle, run   the tasks: world, start, reward, cost
 environment   robot and task as a Gymnasium environment
-registration  the ids that Gymnasium knows
 simulated     the same as collection and evaluation drive it
-bodies/       shapes and masses
+bodies/       shapes and masses; chassis.stl is the convex hull of the car's, the rest are texts
 """

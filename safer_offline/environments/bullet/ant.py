@@ -23,7 +23,7 @@ LOWEST = 0.26
 class Ant(Robot):
     """Acts: torque of each joint.
 
-    Observes: x, y, z; velocities; quaternion; spin; angle and speed of each joint; which feet stand.
+    Observes: x, y, z; velocities; quaternion; spin; angle and speed of each joint; feet that stand.
     """
 
     file = "ant.xml"
@@ -49,7 +49,8 @@ class Ant(Robot):
         engine = self.engine
         return engine.load(
             self.file,
-            flags=engine.URDF_USE_SELF_COLLISION | engine.URDF_USE_SELF_COLLISION_EXCLUDE_ALL_PARENTS,
+            flags=engine.URDF_USE_SELF_COLLISION
+            | engine.URDF_USE_SELF_COLLISION_EXCLUDE_ALL_PARENTS,
         )
 
     def act(self, action: NDArray[Any], clipped: NDArray[Any]) -> None:

@@ -36,9 +36,7 @@ class Ball(Robot):
 
     def observe(self) -> Numbers:
         """See `Robot`."""
-        return np.concatenate(
-            (0.1 * self.position[:2], 0.2 * self.velocity[:2], 0.1 * self.spin)
-        )
+        return np.concatenate((0.1 * self.position[:2], 0.2 * self.velocity[:2], 0.1 * self.spin))
 
     def own_reward(self) -> float:
         """Pays for force."""

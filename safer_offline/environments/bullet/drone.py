@@ -109,10 +109,7 @@ def thrust(rotor_speed: float, rising: float) -> float:
     advance = rotor_speed / (2 * np.pi) * PITCH
     diameter = (4.0 * AREA / np.pi) ** 0.5
     force: float = (
-        AIR_DENSITY
-        * AREA
-        * (advance**2 - advance * rising)
-        * (K1 * diameter / PITCH) ** K2
+        AIR_DENSITY * AREA * (advance**2 - advance * rising) * (K1 * diameter / PITCH) ** K2
     )
     return force
 

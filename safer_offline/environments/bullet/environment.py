@@ -12,7 +12,7 @@ bit for bit, whatever ran before and in every process.
 from __future__ import annotations
 
 import operator
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -51,7 +51,7 @@ class BulletEnvironment(gymnasium.Env[Numbers, NDArray[Any]]):
         MissingSimulatorError: If pybullet is not installed.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, *, robot: str, task: str, render_mode: str | None = None) -> None:
         for name, known in ((robot, ROBOTS), (task, TASKS)):
@@ -83,7 +83,8 @@ class BulletEnvironment(gymnasium.Env[Numbers, NDArray[Any]]):
         """Start an episode.
 
         Args:
-            seed: Which one, 0 <= seed < 2**64; None goes on with the generator of the last.
+            seed: Which one, 0 <= seed < 2**64; None draws one, by the generator that the last
+                seed began.
             options: None are known.
 
         Raises:
@@ -92,9 +93,10 @@ class BulletEnvironment(gymnasium.Env[Numbers, NDArray[Any]]):
         """
         if seed is not None:
             seed = checked_seed(seed)
-            self._np_random = generator_of(seed)
-            self._np_random_seed = seed
-        self._start_episode(self.np_random)
+        super().reset(seed=seed)
+        if seed is None:
+            seed = int(self.np_random.integers(2**32))
+        self._start_episode(generator_of(seed))
         return self._observe(), {}
 
     def step(self, action: NDArray[Any]) -> tuple[Numbers, float, bool, bool, dict[str, Any]]:
@@ -118,7 +120,7 @@ class BulletEnvironment(gymnasium.Env[Numbers, NDArray[Any]]):
         info = {"cost": float(self.task.unsafe())}
         return self._observe(), reward, not robot.alive, False, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]  # a picture, or none
+    def render(self) -> NDArray[np.uint8] | None:
         """A picture of the present state, shape (360, 480, 3); None without `render_mode`."""
         if self.render_mode is None:
             gymnasium.logger.warn("render needs render_mode='rgb_array' when the task is made")
@@ -174,7 +176,8 @@ def generator_of(seed: int) -> np.random.Generator:
     """The generator of the episode that `seed` names: what NumPy's old `seed` makes of 32 bits."""
     # Datasets of the original's episodes name them by these seeds, so their numbers must come.
     bits = np.random.MT19937()
-    bits.state = np.random.RandomState(seed % 2**32).get_state(legacy=False)  # noqa: NPY002
+    state: Any = np.random.RandomState(seed % 2**32).get_state(legacy=False)
+    bits.state = state
     return np.random.Generator(bits)
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from safer_offline.environments.base import FloatArray, Step
 from safer_offline.environments.bullet.environment import BulletEnvironment
-from safer_offline.environments.bullet.registration import register, registered_id
 from safer_offline.environments.tasks import resolve_environment
+from safer_offline.registration import registered_id
 
 
 class SafetyEnvironment:
@@ -29,7 +29,6 @@ class SafetyEnvironment:
 
     def __init__(self, env_id: str, *, max_episode_steps: int | None = None) -> None:
         self.env_id = resolve_environment(env_id)
-        register()
         specification = gymnasium.spec(registered_id(self.env_id))
         assert specification.max_episode_steps is not None
         self.max_episode_steps = max_episode_steps or specification.max_episode_steps
@@ -40,9 +39,7 @@ class SafetyEnvironment:
             "namespace": None,
         }
         self._environment = BulletEnvironment(**specification.kwargs)
-        self.observation_space = cast(
-            "gymnasium.spaces.Box", self._environment.observation_space
-        )
+        self.observation_space = cast("gymnasium.spaces.Box", self._environment.observation_space)
         self.action_space = cast("gymnasium.spaces.Box", self._environment.action_space)
         self._elapsed = 0
 

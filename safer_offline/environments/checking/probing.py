@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import as_number, step_problem
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.tasks import BULLET_IDS

@@ -15,7 +15,7 @@ from safer_offline.datasets.behaviors.base import (
     SwitchingController,
 )
 from safer_offline.datasets.behaviors.scripted.circle import BallDriver, CarDriver, ClippedCircle
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.errors import UsageError
 
 ALL_FAMILIES = [

@@ -37,7 +37,7 @@ from safer_offline.datasets.behaviors.learned.stable_baselines import ALGORITHMS
 from safer_offline.datasets.behaviors.scripted import ant
 from safer_offline.datasets.behaviors.sources import behavior_from_source
 from safer_offline.environments.base import Step
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import DataError, SaferOfflineError, UsageError
 from safer_offline.policies.trained import PolicyInfo, TrainedPolicy

@@ -22,7 +22,7 @@ from safer_offline.datasets.behaviors.scripted.run import (
     CarRunner,
     Lane,
 )
-from safer_offline.environments.bullet import SafetyEnvironment
+from safer_offline.environments.bullet.simulated import SafetyEnvironment
 
 TASKS = {
     "SafetyBallRun-v0": (BALL_RUN, 7, 2),
