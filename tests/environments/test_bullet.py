@@ -92,7 +92,7 @@ def test_an_episode_is_the_same_bits_after_any_history_and_in_any_process(env_id
 def test_what_only_a_renderer_needs_changes_no_bit(env_id):
     numbers = []
     for mode in (None, "rgb_array"):
-        environment = gymnasium.make(f"safer_offline:{env_id}", render_mode=mode)
+        environment = gymnasium.make(f"safer_offline/{env_id}", render_mode=mode)
         actions = np.random.default_rng(4)
         numbers.append(environment.reset(seed=4)[0])
         for _ in range(STEPS):
@@ -208,8 +208,7 @@ def test_without_the_simulator_the_message_says_what_is_missing(monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("env_id", BULLET_IDS)
 def test_gymnasium_finds_the_task_and_has_nothing_against_it(env_id):
-    assert gymnasium.make(f"safer_offline/{env_id}").spec.id == f"safer_offline/{env_id}"
-    environment = gymnasium.make(f"safer_offline:{env_id}", render_mode="rgb_array")
+    environment = gymnasium.make(f"safer_offline/{env_id}", render_mode="rgb_array")
     assert environment.spec.max_episode_steps == SafetyEnvironment(env_id).max_episode_steps
     check_env(environment.unwrapped)
     environment.close()
@@ -218,16 +217,19 @@ def test_gymnasium_finds_the_task_and_has_nothing_against_it(env_id):
 @pytest.mark.parametrize("modules", ["safer_offline, gymnasium", "gymnasium, safer_offline"])
 def test_gymnasium_knows_the_tasks_whichever_package_is_imported_first(modules):
     code = (
-        f"import sys, {modules}; assert 'SafetyCarCircle-v0' in gymnasium.registry; "
-        "assert 'safer_offline/SafetyAntVelocity-v1' in gymnasium.registry; "
-        "assert not {'pybullet', 'mujoco', 'torch'} & set(sys.modules)"
+        f"import sys, {modules}; assert 'SafetyAntVelocity-v1' in gymnasium.registry; "
+        "assert not {'pybullet', 'mujoco', 'torch'} & set(sys.modules); "
+        "made = gymnasium.make('safer_offline:SafetyCarCircle-v0').unwrapped; "
+        "assert type(made).__name__ == 'BulletEnvironment'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_gymnasium_runs_many_of_them():
-    environments = gymnasium.make_vec("SafetyBallRun-v0", num_envs=3, vectorization_mode="sync")
-    one = gymnasium.make("SafetyBallRun-v0")
+    environments = gymnasium.make_vec(
+        "safer_offline/SafetyBallRun-v0", num_envs=3, vectorization_mode="sync"
+    )
+    one = gymnasium.make("safer_offline/SafetyBallRun-v0")
     observations, _ = environments.reset(seed=[5, 6, 7])
     np.testing.assert_array_equal(observations[1], one.reset(seed=6)[0])
     for action in np.random.default_rng(0).uniform(-1, 1, (30, 2)).astype(np.float32):
@@ -239,7 +241,7 @@ def test_gymnasium_runs_many_of_them():
 
 
 def test_without_a_seed_the_next_episode_is_another_one():
-    environment = gymnasium.make("SafetyBallRun-v0")
+    environment = gymnasium.make("safer_offline/SafetyBallRun-v0")
     first, second = environment.reset(seed=3)[0], environment.reset()[0]
     assert not np.array_equal(first, second)
     assert np.array_equal(environment.reset(seed=3)[0], first)
@@ -247,7 +249,7 @@ def test_without_a_seed_the_next_episode_is_another_one():
 
 
 def test_pictures_show_the_robot_move():
-    environment = gymnasium.make("SafetyAntRun-v0", render_mode="rgb_array")
+    environment = gymnasium.make("safer_offline/SafetyAntRun-v0", render_mode="rgb_array")
     environment.reset(seed=0)
     before = environment.render()
     for _ in range(5):

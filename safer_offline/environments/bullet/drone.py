@@ -108,10 +108,9 @@ def thrust(rotor_speed: float, rising: float) -> float:
     """Force of one rotor in newtons, at a speed in rad/s, rising along its axis at so many m/s."""
     advance = rotor_speed / (2 * np.pi) * PITCH
     diameter = (4.0 * AREA / np.pi) ** 0.5
-    force: float = (
+    return float(
         AIR_DENSITY * AREA * (advance**2 - advance * rising) * (K1 * diameter / PITCH) ** K2
     )
-    return force
 
 
 def hovering_speed() -> float:
