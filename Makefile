@@ -4,9 +4,9 @@ TASK ?= car-circle
 OUT := $(if $(filter car-circle,$(TASK)),demo,demo-$(TASK))
 DATA := $(OUT)/$(subst -,_,$(TASK)).h5
 
-# The simulator has wheels for Python 3.10 and 3.11 only, so look for one of these first.
-PYTHON ?= $(shell for python in python3 python3.11 python3.10; do \
-	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2>/dev/null \
+# The physics engine has wheels for these versions, so look for one of them first.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$python && exit; done; echo python3)
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
