@@ -1,7 +1,7 @@
 """How fast a collection is, against stepping the bare simulator with the same actions.
 
-The bare simulator runs in one process, and in as many at once as the collection has: more than
-these give together, no collection can reach without a faster simulator.
+The bare simulator is the package that the tasks come from. It runs in one process, and in as many
+at once as the collection has: more than these give together needs a faster simulator, as ours is.
 
 Command: OMP_WAIT_POLICY=PASSIVE python benchmarks/collection.py
 Writes benchmarks/results/collection.csv. Both are measured in turn, several times, in one run: a
