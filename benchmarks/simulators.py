@@ -1,10 +1,11 @@
 """Our Bullet tasks beside the package that they come from: are they the same, and how fast.
 
 Command: OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/simulators.py
-Writes benchmarks/results/simulators.csv: one row a task. Both step the same actions in turn, several
-times, in one run and one process: a shared machine changes its speed, a ratio within one run hardly
-does. The original is stepped bare, which repeats no episode; ours as collection steps it, which
-does. Numbers are compared as datasets hold them, and rewards to the last of 64 bits besides.
+Writes benchmarks/results/simulators.csv: one row a task. Both step the same actions in turn,
+several times, in one run and one process: a shared machine changes its speed, a ratio within one
+run hardly does. The original is stepped bare, which repeats no episode; ours as collection steps
+it, which does. Numbers are compared as datasets hold them, and
+rewards to the last of 64 bits besides.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def repeatable_reset(environment: Any, seed: int) -> NDArray[np.float64]:  # noq
     """Start the episode that a seed names; the original itself has none."""
     environment.agent.apply_action(np.zeros(environment.action_space.shape))
     environment.bc.stepSimulation()
-    np.random.seed(seed)  # noqa: NPY002 - it draws from there
+    np.random.seed(seed)
     observation: NDArray[np.float64] = environment.reset()[0]
     return observation
 

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 def evaluate_command(
     run: Annotated[
-        Path, typer.Argument(help="Run directory, or a policy.safetensors.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Run directory or policy.safetensors; or, with --env, a policy of others: an "
+            "archive of Stable-Baselines3 (.zip), TorchScript (.pt), or module:function, called "
+            "with an observation.",
+            show_default=False,
+        ),
     ],
     env: Annotated[
         str | None,
@@ -31,8 +37,9 @@ def evaluate_command(
     attacks: Annotated[
         str,
         typer.Option(
-            help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr. An attack of your own "
-            "is module:Class; LABEL=NAME meets one attack with several settings."
+            help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr, and search, which "
+            "needs no gradients. An attack of your own is module:Class; LABEL=NAME meets one "
+            "attack with several settings."
         ),
     ] = "all",
     attack_set: Annotated[
@@ -83,7 +90,10 @@ def evaluate_command(
     import torch
     from rich.console import Console
 
+    from safer_offline.context import EnvironmentContext
+    from safer_offline.errors import UsageError
     from safer_offline.evaluation.folders import list_evaluations, results_folder
+    from safer_offline.evaluation.foreign import foreign_policy, load_foreign
     from safer_offline.evaluation.harness import prepare
     from safer_offline.evaluation.rendering import report_json, save_report
     from safer_offline.evaluation.tables import report_table
@@ -97,16 +107,20 @@ def evaluate_command(
         return
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
-    policy = load_policy(run, actor=actor)
+    foreign = load_foreign(str(run))
+    ours = load_policy(run, actor=actor) if foreign is None else None
+    if ours is None and env is None:
+        raise UsageError(f"{run} does not say what environment it is for: name it with --env")
+    source = environment_of(
+        EnvironmentContext() if ours is None else ours.context,
+        env=env,
+        cost_key=cost_key,
+        kwargs=parse_kwargs(kwargs or []),
+        max_episode_steps=max_episode_steps,
+    )
     evaluation = prepare(
-        policy,
-        env=environment_of(
-            policy.context,
-            env=env,
-            cost_key=cost_key,
-            kwargs=parse_kwargs(kwargs or []),
-            max_episode_steps=max_episode_steps,
-        ),
+        ours if foreign is None else foreign_policy(foreign[0], source, fingerprint=foreign[1]),
+        env=source,
         attacks=attacks,
         attack_set=attack_set or [],
         epsilon=parse_epsilon(epsilon),

@@ -5,6 +5,7 @@ budget      how far an attack may move an observation
 random      none, and two kinds of noise
 divergence  MAD and AMAD: the policy shall act unlike itself
 critic      MC and MR: the policy shall do what costs, or what tempts
+search      the same by asking for actions alone, for policies that pass no gradients on
 noise       where their random numbers come from
 registry    their names, also of attacks of your own, and their settings as text
 """
@@ -24,6 +25,7 @@ from safer_offline.attacks.registry import (
     relabelled,
     resolve_attacks,
 )
+from safer_offline.attacks.search import Search
 
 __all__ = [
     "AMAD",
@@ -40,6 +42,7 @@ __all__ = [
     "Natural",
     "NoiseSource",
     "RowNoise",
+    "Search",
     "Uniform",
     "attack_budget",
     "attack_settings",

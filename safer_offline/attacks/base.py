@@ -95,6 +95,9 @@ class Attack(ABC):
     critics: ClassVar[tuple[str, ...]] = ()
     """Which critics of its victim it asks, of `reward` and `cost`; not every policy has them."""
 
+    needs_gradients: ClassVar[bool] = False
+    """Whether it follows gradients through its victim; not every policy passes them on."""
+
     @abstractmethod
     def perturb(
         self,
@@ -147,6 +150,8 @@ class GradientAttack(Attack):
     Raises:
         UsageError: If one of them is below 1.
     """
+
+    needs_gradients: ClassVar[bool] = True
 
     starts: ClassVar[tuple[Start, ...]] = ("random",)
     """Kinds of the starting points, repeated for as many restarts as there are."""

@@ -28,6 +28,9 @@ from safer_offline.settings import (
 
 OPTION = "--attack-set"
 
+WITHOUT_GRADIENTS = "search"
+"""What stands in \"all\" for the attacks that follow gradients, where a policy has none."""
+
 
 def _check(thing: object, name: str) -> type[Attack] | Attack:
     if isinstance(thing, Attack) or (isinstance(thing, type) and issubclass(thing, Attack)):
@@ -52,6 +55,7 @@ ATTACKS: Registry[type[Attack] | Attack] = Registry(
         "amad": "safer_offline.attacks.divergence:AMAD",
         "mc": "safer_offline.attacks.critic:MaxCost",
         "mr": "safer_offline.attacks.critic:MaxReward",
+        "search": "safer_offline.attacks.search:Search",
     },
     check=_check,
 )
@@ -103,6 +107,7 @@ def resolve_attacks(
     *,
     settings: Sequence[str] = (),
     critics: Sequence[str] = ("reward", "cost"),
+    gradients: bool = True,
 ) -> tuple[Attack, ...]:
     """The attacks that a user asked for, in that order.
 
@@ -114,6 +119,8 @@ def resolve_attacks(
             constructor.
         critics: Which critics the policy has. What they cannot answer is left out of "all", with
             a warning, and refused where it was named.
+        gradients: Whether the policy passes gradients on; if not, likewise, and "all" searches
+            without them instead.
 
     Raises:
         UsageError: If a name is unknown or given twice, or there are none; if a setting belongs to
@@ -121,11 +128,15 @@ def resolve_attacks(
     """
     if isinstance(attacks, str):
         names = [name.strip() for name in attacks.split(",") if name.strip()]
-        attacks = _all(critics) if [name.lower() for name in names] == ["all"] else names
+        attacks = (
+            _all(critics, gradients=gradients)
+            if [name.lower() for name in names] == ["all"]
+            else names
+        )
     texts = _by_attack(settings)
     resolved = tuple(_resolve(item, texts) for item in attacks)
     for attack in resolved:
-        _require_answers(attack, critics)
+        _require_answers(attack, critics, gradients=gradients)
     if not resolved:
         raise UsageError(f"no attack given; known: all, {', '.join(ATTACKS)}")
     named = [attack.name for attack in resolved]
@@ -151,16 +162,20 @@ def attack_settings(attack: Attack) -> dict[str, Any]:
     return settings if kind == attack.name else {"attack": kind, **settings}
 
 
-def _all(critics: Sequence[str]) -> list[str]:
-    """The attacks of the package that these critics can answer."""
-    mute = {name for name in ATTACKS.builtin if set(ATTACKS.get(name).critics) - set(critics)}
-    if mute:
-        warnings.warn(
-            f"left out: {', '.join(name for name in ATTACKS.builtin if name in mute)}, for the "
-            "policy has no critic that they could ask",
-            stacklevel=3,
-        )
-    return [name for name in ATTACKS.builtin if name not in mute]
+def _all(critics: Sequence[str], *, gradients: bool) -> list[str]:
+    """The attacks of the package that this policy can be met with."""
+    wanted = [name for name in ATTACKS.builtin if name != WITHOUT_GRADIENTS]
+    blind = [name for name in wanted if ATTACKS.get(name).needs_gradients and not gradients]
+    mute = [name for name in wanted if set(ATTACKS.get(name).critics) - set(critics)]
+    mute = [name for name in mute if name not in blind]
+    for names, reason in (
+        (blind, f"the policy passes no gradients on; '{WITHOUT_GRADIENTS}' goes in their place"),
+        (mute, "the policy has no critic that they could ask"),
+    ):
+        if names:
+            warnings.warn(f"left out: {', '.join(names)}, for {reason}", stacklevel=4)
+    kept = [name for name in wanted if name not in {*blind, *mute}]
+    return [*kept, WITHOUT_GRADIENTS] if blind else kept
 
 
 def _resolve(item: str | Attack, texts: dict[str, list[str]]) -> Attack:
@@ -200,7 +215,12 @@ def _by_attack(settings: Iterable[str]) -> dict[str, list[str]]:
     return texts
 
 
-def _require_answers(attack: Attack, critics: Sequence[str]) -> None:
+def _require_answers(attack: Attack, critics: Sequence[str], *, gradients: bool) -> None:
+    if attack.needs_gradients and not gradients:
+        raise UsageError(
+            f"attack '{attack.name}' follows gradients, and this policy passes none on: take "
+            f"'{WITHOUT_GRADIENTS}', which only asks for actions ('all' does)"
+        )
     for name in attack.critics:
         if name not in critics:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 harness     `evaluate`: a policy, an environment, attacks and a budget
 task        which environment is meant: what the policy carries, or what the user says
+foreign     policies that others trained or wrote, as ours look to an attack
 plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once
 unfinished  what is done so far, for an evaluation that is interrupted

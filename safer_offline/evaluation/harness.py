@@ -30,6 +30,7 @@ from safer_offline.attacks import (
 from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import DataError, UsageError
+from safer_offline.evaluation.foreign import ForeignPolicy, foreign_policy
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.reference import dsrl_range
 from safer_offline.evaluation.results import EvaluationReport
@@ -47,7 +48,7 @@ _EVALUATE, _FIT = 101, 102
 
 
 def evaluate(
-    policy: EvaluatedPolicy,
+    policy: EvaluatedPolicy | object,
     *,
     env: str | EnvironmentSource | None = None,
     attacks: str | Sequence[str | Attack] = "all",
@@ -69,7 +70,8 @@ def evaluate(
     random numbers of an episode stay the same.
 
     Args:
-        policy: A policy with its critics.
+        policy: A policy of ours with its critics, or any other: see `foreign_policy`, which needs
+            `env`.
         env: Name of the task (see `EnvironmentSource`), or a source that says more than its name.
             None takes the environment that the policy was trained for, as it was there; so does its
             name. What differs from that is a warning, and stands in the report.
@@ -106,7 +108,7 @@ def evaluate(
 
 
 def prepare(
-    policy: EvaluatedPolicy,
+    policy: EvaluatedPolicy | object,
     *,
     env: str | EnvironmentSource | None = None,
     attacks: str | Sequence[str | Attack] = "all",
@@ -122,19 +124,29 @@ def prepare(
         raise UsageError(f"episodes must be at least 1, not {episodes}")
     if seed < 0:
         raise UsageError(f"seed must not be negative, but is {seed}")
-    cost_limit = policy.cost_limit if cost_limit is None else float(cost_limit)
+    victim = _victim(policy, env)
+    if isinstance(victim, ForeignPolicy) and epsilon_units == "std":
+        raise UsageError(
+            "a policy that comes without a dataset knows no deviations: give the budget in raw "
+            "units, one number or one a coordinate"
+        )
+    cost_limit = victim.cost_limit if cost_limit is None else float(cost_limit)
     if cost_limit is not None and not 0 <= cost_limit < math.inf:
         raise UsageError(f"cost_limit must be finite and not negative, but is {cost_limit}")
-    carried = policy.context
+    carried = victim.context
     source = env if isinstance(env, EnvironmentSource) else environment_of(carried, env=env)
-    critics = getattr(policy, "critics", ("reward", "cost"))
-    chosen = resolve_attacks(attacks, settings=attack_set, critics=critics)
-    budget = attack_budget(epsilon, policy.observation_std, units=epsilon_units)
-    context = _simulated_context(policy, source)
+    chosen = resolve_attacks(
+        attacks,
+        settings=attack_set,
+        critics=getattr(victim, "critics", ("reward", "cost")),
+        gradients=getattr(victim, "differentiable", True),
+    )
+    budget = attack_budget(epsilon, victim.observation_std, units=epsilon_units)
+    context = _simulated_context(victim, source)
     given = np.asarray(epsilon, np.float64)
     plan = EvaluationPlan(
         context=context,
-        policy=getattr(policy, "fingerprint", ""),
+        policy=getattr(victim, "fingerprint", ""),
         epsilon=given.item() if given.ndim == 0 else tuple(given.tolist()),
         epsilon_units=epsilon_units,
         episodes=episodes,
@@ -142,7 +154,7 @@ def prepare(
         cost_limit=cost_limit,
         attacks={attack.name: attack_settings(attack) for attack in chosen},
     )
-    return Evaluation(plan=plan, policy=policy, source=source, attacks=chosen, budget=budget)
+    return Evaluation(plan=plan, policy=victim, source=source, attacks=chosen, budget=budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +241,17 @@ class Evaluation:
             attacks={attack.name: attack_settings(attack) for attack in chosen},
             episodes=table,
         )
+
+
+def _victim(policy: object, env: str | EnvironmentSource | None) -> EvaluatedPolicy:
+    """The policy itself if it is one as we know them, else what makes it one."""
+    if hasattr(policy, "action_distribution") and hasattr(policy, "observation_std"):
+        known: EvaluatedPolicy = policy  # type: ignore[assignment]  # a protocol
+        return known
+    if env is None:
+        raise UsageError("this policy does not say what environment it is for: name it with env=")
+    source = env if isinstance(env, EnvironmentSource) else EnvironmentSource(name=env)
+    return foreign_policy(policy, source)
 
 
 class _Recorder(Natural):

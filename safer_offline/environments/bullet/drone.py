@@ -117,4 +117,4 @@ def hovering_speed() -> float:
     """Speed in rad/s at which four rotors carry the drone."""
     weight = MASS * -GRAVITY / 4.0
     lift = weight / (AIR_DENSITY * AREA) * (PITCH / (K1 * 2.0 * RADIUS)) ** K2
-    return (2 * math.pi / PITCH) * lift**0.5
+    return float((2 * math.pi / PITCH) * lift**0.5)

@@ -157,7 +157,8 @@ def test_the_unchanged_task_finds_the_file(dsrl, car_circle, tmp_path):
     script = """
 import dsrl, gymnasium, numpy
 env = gymnasium.make("OfflineCarCircle-v0")
-numpy.savez("read.npz", **{name.replace("/", "|"): a for name, a in env.unwrapped.get_dataset().items()})
+arrays = env.unwrapped.get_dataset()
+numpy.savez("read.npz", **{name.replace("/", "|"): array for name, array in arrays.items()})
 """
     subprocess.run(
         [sys.executable, "-c", script],

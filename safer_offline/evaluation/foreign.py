@@ -1,0 +1,252 @@
+"""Policies that others trained, or wrote: whatever turns observations into actions.
+
+    evaluate(my_controller, env="car-circle")             # a function of one observation
+    evaluate(PPO.load("ppo.zip"), env="car-circle")       # a model of Stable-Baselines3
+    evaluate(torch.jit.load("actor.pt"), env="car-circle")
+
+What is a PyTorch network inside, as models of Stable-Baselines3 are, is attacked by its gradients;
+everything else is asked for actions alone, by attacks that need no more (`Attack.needs_gradients`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from safer_offline.context import EnvironmentContext
+from safer_offline.datasets.behaviors.learned.stable_baselines import load_archive
+from safer_offline.datasets.behaviors.sources import is_python
+from safer_offline.environments.source import EnvironmentSource
+from safer_offline.errors import CheckpointError, DataError, UsageError
+from safer_offline.importing import failure_of, find_object
+
+DEVIATION = 0.1
+"""What attacks take for the deviation of an action that has none, as a share of half its range."""
+
+Answer = Callable[[Tensor], Tensor]
+"""Actions (B, da) of raw observations (B, ds)."""
+
+
+class ForeignPolicy:
+    """A policy without critics, without a dataset, and without a spread of its actions.
+
+    Args:
+        answer: Its actions, of raw observations (B, ds); clipped to the bounds afterwards.
+        differentiable: Whether `answer` passes gradients on to the observations.
+        context: The environment that it acts in.
+        fingerprint: Names its contents, where they are known.
+
+    Attributes:
+        differentiable: As given.
+        context: As given.
+        fingerprint: As given.
+    """
+
+    critics: tuple[str, ...] = ()
+    cost_limit: float | None = None
+    reward_range: tuple[float, float] | None = None
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        differentiable: bool,
+        context: EnvironmentContext,
+        fingerprint: str = "",
+    ) -> None:
+        observation, action = context.observation_space, context.action_space
+        if observation is None or action is None:
+            raise UsageError("the environment of a foreign policy must tell its spaces")
+        self.differentiable = differentiable
+        self.context = context
+        self.fingerprint = fingerprint
+        self.observation_size = observation.size
+        self.action_size = action.size
+        self._answer = answer
+        self._low = torch.tensor(action.low)
+        self._high = torch.tensor(action.high)
+
+    @property
+    def observation_std(self) -> Tensor:
+        """Ones: there is no dataset, so budgets in deviations mean nothing (`prepare` refuses)."""
+        return torch.ones(self.observation_size)
+
+    def predict(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
+        """Actions (B, da) of raw observations (B, ds), within the bounds."""
+        with torch.no_grad():
+            return self._actions(torch.as_tensor(observations)).numpy()
+
+    def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions of (B, ds), and the same small deviation for all, twice (B, da)."""
+        mean = self._actions(observations)
+        half = (self._high - self._low) / 2
+        deviation = torch.where(torch.isfinite(half), DEVIATION * half, DEVIATION)
+        return mean, deviation.expand_as(mean)
+
+    def q_reward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """There is none."""
+        raise UsageError("this policy has no reward critic")
+
+    def q_cost(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """There is none."""
+        raise UsageError("this policy has no cost critic")
+
+    def _actions(self, observations: Tensor) -> Tensor:
+        actions = self._answer(observations)
+        wanted = (len(observations), self.action_size)
+        if tuple(actions.shape) != wanted:
+            raise DataError(
+                f"the policy answers {wanted[0]} observations with an array of shape "
+                f"{tuple(actions.shape)}, not {wanted}",
+                remedy=f"{self.context.env_id} has actions of size {self.action_size}",
+            )
+        return torch.clamp(actions, self._low, self._high)
+
+
+def foreign_policy(
+    policy: object, source: EnvironmentSource, *, fingerprint: str = ""
+) -> ForeignPolicy:
+    """A policy that is not ours, in the environment that `source` makes.
+
+    Args:
+        policy: A `torch.nn.Module` from observations (B, ds) to actions (B, da), or to a tuple that
+            begins with these; a model of Stable-Baselines3; anything else with
+            `predict(observations)`, such as a model of d3rlpy; or a function of one observation
+            (ds,). A function keeps no memory between steps: it meets many episodes in turn.
+        source: Where it acts.
+        fingerprint: Names its contents, where they are known.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    environment = source.make()
+    try:
+        context = source.context_of(environment)
+    finally:
+        environment.close()
+    inner = getattr(policy, "policy", None)
+    if isinstance(policy, nn.Module):
+        policy.eval()
+        answer, differentiable = _network(policy), True
+    elif isinstance(inner, nn.Module) and hasattr(inner, "unscale_action"):
+        inner.set_training_mode(False)  # type: ignore[operator]  # Stable-Baselines3 has it
+        answer, differentiable = _stable_baselines(inner), True
+    elif callable(getattr(policy, "predict", None)):
+        answer, differentiable = _batch_function(policy.predict), False  # type: ignore[attr-defined]
+    elif callable(policy) and not inspect.isclass(policy):
+        answer, differentiable = _function(policy), False
+    else:
+        raise UsageError(
+            f"a {type(policy).__name__} is no policy: give a run, a network of PyTorch, a model "
+            "with predict(observations), or a function of an observation"
+        )
+    return ForeignPolicy(
+        answer, differentiable=differentiable, context=context, fingerprint=fingerprint
+    )
+
+
+def load_foreign(name: str) -> tuple[object, str] | None:
+    """What a text names that is no run of ours, and a digest of it; None if it names none.
+
+    Args:
+        name: A `.zip` of Stable-Baselines3 (which holds pickled Python: only load those that you
+            trust), a TorchScript file `.pt` or `.ts`, or `module:object` of one's own.
+
+    Raises:
+        UsageError: If there is no such module or object, or no such file.
+        DataError: If an archive of Stable-Baselines3 cannot be read.
+        CheckpointError: If a TorchScript file cannot.
+    """
+    path = Path(name)
+    if path.suffix in (".zip", ".pt", ".ts", ".pth"):
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.suffix == ".zip":
+            return load_archive(path), digest
+        try:
+            return torch.jit.load(path, map_location="cpu"), digest  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the file is no TorchScript ({str(error).splitlines()[0]})",
+                path=path,
+                remedy="write it with torch.jit.script(network).save(path), or name a function "
+                "that loads it: module:function",
+            ) from error
+    if is_python(name) and not path.exists():
+        found = find_object(name, kind="policy")
+        return found, hashlib.sha256(f"{name}\n{_source_of(name)}".encode()).hexdigest()
+    return None
+
+
+def _source_of(name: str) -> str:
+    """The text of the module, so that another version of it is another policy."""
+    try:
+        return inspect.getsource(sys.modules[name.partition(":")[0]])
+    except (OSError, TypeError):
+        return ""
+
+
+def _network(module: nn.Module) -> Answer:
+    def answer(observations: Tensor) -> Tensor:
+        actions = module(observations)
+        first: Tensor = actions[0] if isinstance(actions, tuple) else actions
+        return first
+
+    return answer
+
+
+def _stable_baselines(policy: Any) -> Answer:  # noqa: ANN401 - an optional package
+    """The deterministic action, as `predict` has it, but without leaving PyTorch."""
+
+    def answer(observations: Tensor) -> Tensor:
+        actions: Tensor = policy._predict(observations, deterministic=True)
+        if not policy.squash_output:
+            return actions
+        low, high = (
+            torch.as_tensor(b) for b in (policy.action_space.low, policy.action_space.high)
+        )
+        return low + 0.5 * (actions + 1) * (high - low)
+
+    return answer
+
+
+def _batch_function(predict: Callable[..., Any]) -> Answer:
+    def answer(observations: Tensor) -> Tensor:
+        actions = _called(predict, observations.numpy())
+        return _as_actions(actions[0] if isinstance(actions, tuple) else actions)
+
+    return answer
+
+
+def _function(function: Callable[..., Any]) -> Answer:
+    def answer(observations: Tensor) -> Tensor:
+        # A copy each: it must not write into what the attack goes on with.
+        return torch.stack(
+            [_as_actions(_called(function, row.copy())) for row in observations.numpy()]
+        )
+
+    return answer
+
+
+def _called(function: Callable[..., Any], argument: NDArray[np.float32]) -> Any:  # noqa: ANN401
+    try:
+        return function(argument)
+    except Exception as error:
+        raise UsageError(f"the policy failed: {failure_of(error)}") from error
+
+
+def _as_actions(given: object) -> Tensor:
+    try:
+        return torch.as_tensor(np.asarray(given, dtype=np.float32))
+    except (TypeError, ValueError):
+        raise UsageError(f"the policy must return numbers, but returned {given!r}") from None
