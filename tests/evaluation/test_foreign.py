@@ -51,9 +51,12 @@ def models():
     """One model of Stable-Baselines3 of each kind of policy, untrained."""
     package = stable_baselines("this test")
     environment = gymnasium.make("safer_offline/SafetyBallRun-v0")
-    small = {"policy_kwargs": {"net_arch": [16]}, "seed": 0, "device": "cpu"}
-    made = {name: getattr(package, name) for name in ("PPO", "SAC", "TD3")}
-    return {name: kind("MlpPolicy", environment, **small) for name, kind in made.items()}
+    return {
+        name: getattr(package, name)(
+            "MlpPolicy", environment, policy_kwargs={"net_arch": [16]}, seed=0, device="cpu"
+        )
+        for name in ("PPO", "SAC", "TD3")
+    }
 
 
 def test_a_driver_is_attacked_in_simulation_without_gradients():
@@ -189,7 +192,7 @@ def test_the_command_line_attacks_a_function(tmp_path):
     ("name", "code", "told"),
     [
         ("json:loads", 2, "name it with --env"),
-        ("json:load5 --env ball-run", 2, "the nearest known one is 'loads'"),
+        ("json:load5 --env ball-run", 2, "the nearest known one is 'load'"),
         ("no.pt --env ball-run", 1, "no TorchScript"),
         ("absent.zip --env ball-run", 2, "there is no file absent.zip"),
     ],
