@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.results import EvaluationReport
-    from safer_offline.learners import SAFER, BCConfig, BCSafeConfig, SAFERConfig
+    from safer_offline.learners import SAFER, BCConfig, BCSafeConfig, CPQConfig, SAFERConfig
     from safer_offline.policies.trained import TrainedPolicy, load_policy
     from safer_offline.training.loop import Run, train
 
@@ -42,6 +42,7 @@ __all__ = [
     "SAFER",
     "BCConfig",
     "BCSafeConfig",
+    "CPQConfig",
     "EvaluationReport",
     "Run",
     "SAFERConfig",
@@ -59,6 +60,7 @@ _HOMES = {
     "SAFER": "learners",
     "BCConfig": "learners",
     "BCSafeConfig": "learners",
+    "CPQConfig": "learners",
     "SAFERConfig": "learners",
     "EvaluationReport": "evaluation.results",
     "evaluate": "evaluation.harness",

@@ -5,12 +5,15 @@ simple    a learner with its bookkeeping done: begin your own here
 registry  the names of algorithms, those of other packages and your own included
 safer/    offline SAFER
 cloning   behaviour cloning, of all or of safe episodes
+cpq       constraints penalized Q-learning
 state     what a learner remembers, for checkpoints
+constrained       what algorithms with a limit on the discounted cost share
 mstep, margins    parts that algorithms share
 """
 
 from safer_offline.learners.base import Learner
 from safer_offline.learners.cloning import BCConfig, BCSafeConfig
+from safer_offline.learners.cpq import CPQConfig
 from safer_offline.learners.registry import ALGORITHMS
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.learner import SAFER
@@ -21,6 +24,7 @@ __all__ = [
     "SAFER",
     "BCConfig",
     "BCSafeConfig",
+    "CPQConfig",
     "Learner",
     "SAFERConfig",
     "SimpleLearner",

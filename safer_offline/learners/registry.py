@@ -41,6 +41,7 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
         "safer": "safer_offline.learners.safer.learner:SAFER",
         "bc": "safer_offline.learners.cloning:BC",
         "bc-safe": "safer_offline.learners.cloning:BCSafe",
+        "cpq": "safer_offline.learners.cpq:CPQ",
     },
     check=_check,
 )

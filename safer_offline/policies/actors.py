@@ -39,6 +39,14 @@ class ActionBox(nn.Module):
         """The nearest actions within the bounds."""
         return torch.clamp(actions, self.centre - self.half_range, self.centre + self.half_range)
 
+    def scale(self, units: Tensor) -> Tensor:
+        """Actions of numbers between -1 and 1."""
+        return self.centre + self.half_range * units
+
+    def units(self, actions: Tensor) -> Tensor:
+        """Inverse of `scale`."""
+        return (actions - self.centre) / self.half_range
+
 
 class Actor(nn.Module, ABC):
     """A network from observations to a Gaussian over actions: all that acting needs.
@@ -67,6 +75,10 @@ class Actor(nn.Module, ABC):
         Each of shape (B, da); the deviation is positive, also where actions are deterministic.
         """
 
+    def sample(self, observations: Tensor) -> Tensor:
+        """Random actions for raw (B, ds) observations, (B, da), with PyTorch's global generator."""
+        return self.box.clip(torch.normal(*self(observations)))
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """Further arguments of the constructor, for the policy file: values that JSON knows."""
@@ -82,6 +94,10 @@ def _check(thing: object, name: str) -> type[Actor]:
 ACTORS: Registry[type[Actor]] = Registry(
     "actor",
     group="safer_offline.actors",
-    builtin={"gaussian": "safer_offline.policies.gaussian:GaussianPolicy"},
+    builtin={
+        "gaussian": "safer_offline.policies.gaussian:GaussianPolicy",
+        "squashed-gaussian": "safer_offline.policies.squashed:SquashedGaussianPolicy",
+        "candidates": "safer_offline.policies.candidates:CandidatePolicy",
+    },
     check=_check,
 )

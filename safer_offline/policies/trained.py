@@ -160,8 +160,8 @@ class TrainedPolicy(nn.Module):
         if not torch.isfinite(given).all():
             raise UsageError(_not_finite(given))
         with torch.no_grad():
-            mean, std = self.actor(given.reshape(-1, self.info.observation_size))
-            actions = mean if deterministic else self.actor.box.clip(torch.normal(mean, std))
+            rows = given.reshape(-1, self.info.observation_size)
+            actions = self.actor(rows)[0] if deterministic else self.actor.sample(rows)
         return actions.reshape(*given.shape[:-1], self.info.action_size).numpy()
 
     def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
