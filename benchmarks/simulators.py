@@ -4,8 +4,7 @@ Command: OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python benchmarks/simulators.
 Writes benchmarks/results/simulators.csv: one row a task. Both step the same actions in turn,
 several times, in one run and one process: a shared machine changes its speed, a ratio within one
 run hardly does. The original is stepped bare, which repeats no episode; ours as collection steps
-it, which does. Numbers are compared as datasets hold them, and
-rewards to the last of 64 bits besides.
+it, which does. Numbers are compared as datasets hold them, rewards to the last of 64 bits besides.
 """
 
 from __future__ import annotations
@@ -19,66 +18,35 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from bullet_safety_gym.envs.builder import EnvironmentBuilder
 from numpy.typing import NDArray
 
 from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.tasks import BULLET_IDS, short_name
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "environments"))
+from beside_original import Original, actions_of
+
 EPISODES = 20
 ROUNDS = 7
 STEPS = 1500
-ROBOTS = {"Car": "RaceCar", "Ball": "Ball", "Drone": "Drone", "Ant": "Ant"}
-WORLDS = {"Circle": {"name": "Octagon"}, "Run": {"name": "Plane200", "factor": 1}}
-
-
-def original(env_id: str) -> Any:  # noqa: ANN401 - untyped
-    """The task of the original package, with the arguments that it registers."""
-    robot = next(robot for robot in ROBOTS if robot in env_id)
-    task = next(task for task in WORLDS if task in env_id)
-    return EnvironmentBuilder(
-        agent=ROBOTS[robot], task=f"{task}Task", obstacles={}, world=WORLDS[task]
-    )
-
-
-def repeatable_reset(environment: Any, seed: int) -> NDArray[np.float64]:  # noqa: ANN401
-    """Start the episode that a seed names; the original itself has none."""
-    environment.agent.apply_action(np.zeros(environment.action_space.shape))
-    environment.bc.stepSimulation()
-    np.random.seed(seed)
-    observation: NDArray[np.float64] = environment.reset()[0]
-    return observation
-
-
-def actions_of(episode: int, size: int, steps: int) -> NDArray[Any]:
-    """Random, wandering and constant actions in turn; some beyond the bounds, some of 32 bits."""
-    generator = np.random.default_rng(episode)
-    if episode % 3 == 0:
-        actions = generator.uniform(-1.3, 1.3, (steps, size))
-    elif episode % 3 == 1:
-        actions = np.clip(np.cumsum(generator.normal(0, 0.2, (steps, size)), axis=0), -1, 1)
-    else:
-        actions = np.tile(generator.uniform(-1, 1, size), (steps, 1))
-    return actions.astype(np.float32) if episode % 2 else actions
 
 
 def compare(env_id: str) -> tuple[int, int]:
     """Steps compared over whole episodes, and in how many of them any number differs."""
-    theirs, ours = original(env_id), SafetyEnvironment(env_id)
-    repeatable_reset(theirs, 0)  # stores the state that later resets restore; ours has done so
+    theirs, ours = Original(env_id), SafetyEnvironment(env_id)
     steps = different = 0
     for episode in range(EPISODES):
-        first = repeatable_reset(theirs, episode).astype(np.float32)
+        first = theirs.reset(episode).astype(np.float32)
         different += not np.array_equal(first, ours.reset(episode))
         for action in actions_of(episode, ours.action_space.shape[0], ours.max_episode_steps):
-            observation, *numbers, _, info = theirs.step(action)
+            observation, *numbers = theirs.step(action)
             step = ours.step(action)
             same = np.array_equal(step.observation, observation.astype(np.float32))
-            same = same and [step.reward, step.terminated, step.cost] == [*numbers, info["cost"]]
+            same = same and [step.reward, step.cost, step.terminated] == numbers
             steps, different = steps + 1, different + (not same)
             if step.terminated:
                 break
-    theirs.close()
+    theirs.environment.close()
     ours.close()
     return steps, different
 
@@ -117,7 +85,7 @@ def main() -> None:
     rows = []
     for env_id in BULLET_IDS:
         steps, different = compare(env_id)
-        theirs, ours = original(env_id), SafetyEnvironment(env_id)
+        theirs, ours = Original(env_id).environment, SafetyEnvironment(env_id)
         actions = actions_of(0, ours.action_space.shape[0], STEPS)
         bare, own = [], []
         for _ in range(ROUNDS):

@@ -91,7 +91,6 @@ def evaluate_command(
     from rich.console import Console
 
     from safer_offline.context import EnvironmentContext
-    from safer_offline.errors import UsageError
     from safer_offline.evaluation.folders import list_evaluations, results_folder
     from safer_offline.evaluation.foreign import foreign_policy, load_foreign
     from safer_offline.evaluation.harness import prepare
@@ -109,8 +108,6 @@ def evaluate_command(
     torch.set_num_threads(1)
     foreign = load_foreign(str(run))
     ours = load_policy(run, actor=actor) if foreign is None else None
-    if ours is None and env is None:
-        raise UsageError(f"{run} does not say what environment it is for: name it with --env")
     source = environment_of(
         EnvironmentContext() if ours is None else ours.context,
         env=env,

@@ -74,6 +74,11 @@ VELOCITY_TASKS: Mapping[str, VelocityTask] = {
 }
 
 
+def bullet_id(robot: str, task: str) -> str:
+    """The id of a Bullet task."""
+    return f"Safety{robot}{task}-v0"
+
+
 def registered_id(env_id: str) -> str:
     """The name under which Gymnasium finds a task of ours, whatever else is installed."""
     return f"{NAMESPACE}/{env_id}"
@@ -85,7 +90,7 @@ def register() -> None:
 
     for (robot, task), steps in BULLET_STEP_LIMITS.items():
         _register(
-            f"Safety{robot}{task}-v0",
+            bullet_id(robot, task),
             entry_point="safer_offline.environments.bullet.environment:BulletEnvironment",
             max_episode_steps=steps,
             kwargs={"robot": robot, "task": task},

@@ -29,7 +29,7 @@ from safer_offline.settings import (
 OPTION = "--attack-set"
 
 WITHOUT_GRADIENTS = "search"
-"""What stands in \"all\" for the attacks that follow gradients, where a policy has none."""
+"""What stands in "all" for the attacks that follow gradients, where a policy has none."""
 
 
 def _check(thing: object, name: str) -> type[Attack] | Attack:

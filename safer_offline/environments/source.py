@@ -18,7 +18,7 @@ from safer_offline.environments.base import SimulatedEnvironment
 from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import GymnasiumEnvironment
 from safer_offline.environments.names import find_factory, is_factory, resolve_name
-from safer_offline.environments.tasks import BULLET_IDS, VELOCITY_IDS, deciding_packages
+from safer_offline.environments.tasks import BULLET_IDS, ENVIRONMENT_IDS, deciding_packages
 from safer_offline.errors import SaferOfflineError, UsageError
 from safer_offline.importing import failure_of
 from safer_offline.machine import installed_versions
@@ -83,7 +83,8 @@ class EnvironmentSource:
         """
         env_id = self.env_id
         if env_id in BULLET_IDS:
-            return self._make_bullet(env_id)
+            self._require_plain(env_id)
+            return SafetyEnvironment(env_id, max_episode_steps=self.max_episode_steps)
         environment: Any = self.make_gymnasium()
         try:
             return GymnasiumEnvironment(
@@ -111,20 +112,23 @@ class EnvironmentSource:
         )
 
     def make_gymnasium(self) -> gymnasium.Env[Any, Any]:
-        """Build an environment that is no Bullet task, as its author wrote it.
+        """Build the environment as its author wrote it.
 
         Raises:
-            UsageError: If there is no such environment, or what the factory returns is none.
+            UsageError: If there is no such environment, what the factory returns is none, or it is
+                a Bullet task and told what it cannot be told.
             SaferOfflineError: If building it fails.
             MissingSimulatorError: If it is a task of ours and its simulator is not installed.
         """
         env_id, kwargs = self.env_id, dict(self.kwargs)
+        if env_id in BULLET_IDS:
+            self._require_plain(env_id)
         try:
             if is_factory(env_id):
                 environment = find_factory(env_id, kwargs)(**kwargs)
             else:
                 environment = gymnasium.make(
-                    registered_id(env_id) if env_id in VELOCITY_IDS else env_id,
+                    registered_id(env_id) if env_id in ENVIRONMENT_IDS else env_id,
                     max_episode_steps=self.max_episode_steps,
                     disable_env_checker=True,
                     **kwargs,
@@ -137,12 +141,12 @@ class EnvironmentSource:
             raise UsageError(_not_an_environment(self.name, environment))
         return environment
 
-    def _make_bullet(self, env_id: str) -> SafetyEnvironment:
+    def _require_plain(self, env_id: str) -> None:
+        """Refuse what a Bullet task cannot be told."""
         if self.kwargs:
             raise UsageError(f"{env_id} takes no arguments, but got {', '.join(self.kwargs)}")
         if self.cost_key != "cost":
             raise UsageError(f"the cost key of {env_id} is 'cost', not '{self.cost_key}'")
-        return SafetyEnvironment(env_id, max_episode_steps=self.max_episode_steps)
 
 
 def _not_an_environment(name: str, made: object) -> str:

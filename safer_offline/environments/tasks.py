@@ -6,18 +6,12 @@ import difflib
 import re
 
 from safer_offline.errors import UsageError
+from safer_offline.registration import BULLET_STEP_LIMITS, VELOCITY_TASKS, bullet_id
 
-BULLET_IDS = tuple(
-    f"Safety{agent}{task}-v0"
-    for task in ("Circle", "Run")
-    for agent in ("Car", "Ball", "Drone", "Ant")
-)
+BULLET_IDS = tuple(bullet_id(robot, task) for robot, task in BULLET_STEP_LIMITS)
 """Round a circle or straight ahead, without leaving the safe region: `environments.bullet`."""
 
-VELOCITY_IDS = tuple(
-    f"Safety{robot}Velocity-v1"
-    for robot in ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Swimmer", "Humanoid")
-)
+VELOCITY_IDS = tuple(VELOCITY_TASKS)
 """Straight ahead, but not too fast: `environments.mujoco`."""
 
 ENVIRONMENT_IDS = BULLET_IDS + VELOCITY_IDS

@@ -35,10 +35,15 @@ class GaussianPolicy(Actor):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation for raw (B, ds) observations, each (B, da)."""
-        location, spread = self.network(self.observations(observations)).chunk(2, dim=-1)
-        mean = self.box.centre + self.box.half_range * torch.tanh(location)
+        location, spread = self.heads(observations)
+        mean = self.box.scale(torch.tanh(location))
         std = self.box.half_range * (MIN_STD + functional.softplus(spread - 1.0))
         return mean, std
+
+    def heads(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """The two numbers that the network has for each action coordinate, each (B, da)."""
+        location, spread = self.network(self.observations(observations)).chunk(2, dim=-1)
+        return location, spread
 
 
 def gaussian_nll(actions: Tensor, mean: Tensor, std: Tensor) -> Tensor:

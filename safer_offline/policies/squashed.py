@@ -5,36 +5,20 @@ The actor of soft actor-critic (Haarnoja et al., 2018), and so of CPQ, COptiDICE
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from safer_offline.policies.actors import ActionBox, Actor
-from safer_offline.policies.gaussian import MIN_STD
-from safer_offline.policies.layers import mlp
+from safer_offline.policies.gaussian import MIN_STD, GaussianPolicy
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
 
-class SquashedGaussianPolicy(Actor):
-    """a = box(tanh(x)), x ~ N(location(s), diag deviation(s)^2).
-
-    Args:
-        observation_size: Size of an observation.
-        box: Action bounds.
-        hidden_sizes: Hidden layers.
-    """
-
-    def __init__(
-        self, observation_size: int, box: ActionBox, *, hidden_sizes: Sequence[int]
-    ) -> None:
-        super().__init__(observation_size, box, hidden_sizes=hidden_sizes)
-        self.network = mlp((observation_size, *hidden_sizes, 2 * box.centre.shape[0]))
+class SquashedGaussianPolicy(GaussianPolicy):
+    """a = box(tanh(x)), x ~ N(location(s), diag deviation(s)^2), with the network of its base."""
 
     def before_tanh(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Location and deviation of x for raw (B, ds) observations, each (B, da)."""
-        location, log_std = self.network(self.observations(observations)).chunk(2, dim=-1)
+        location, log_std = self.heads(observations)
         return location, log_std.clamp(*LOG_STD_RANGE).exp()
 
     def squash(self, x: Tensor) -> Tensor:

@@ -1,13 +1,11 @@
 """Behaviour cloning: against OSRL's own update, whose episodes it clones, and under attack."""
 
 import copy
-import importlib
-import sys
-import types
 
 import numpy as np
 import pytest
 import torch
+from beside_osrl import osrl
 
 from safer_offline import BCConfig, BCSafeConfig, load_policy, train
 from safer_offline.attacks import MAD, RowNoise
@@ -25,15 +23,7 @@ def cloned(kind, dataset, *, steps=60, **settings):
 
 def test_it_is_osrl_s_update(points, monkeypatch):
     """The same weights and the same batches: the same losses and the same actions after them."""
-    names = ("fsrl", "fsrl.utils", "wandb")
-    for name in names:
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    sys.modules["fsrl.utils"].DummyLogger = sys.modules["fsrl.utils"].WandbLogger = object
-    pytest.importorskip("osrl")
-    try:
-        bc = importlib.import_module("osrl.algorithms.bc")
-    except ImportError as error:
-        pytest.skip(f"OSRL needs more than is installed: {error}")
+    bc = osrl("bc", monkeypatch)
     learner = BC(BCConfig(loss="mse", **SMALL), points, steps=50, seed=0)
     learner.actor.observations.mean.zero_()
     learner.actor.observations.std.fill_(1)  # OSRL does not standardise

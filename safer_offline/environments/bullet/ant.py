@@ -64,6 +64,15 @@ class Ant(Robot):
             forces=(TORQUE * clipped).tolist(),
         )
 
+    def look(self) -> None:
+        """See `Robot`; also reads the joints, angle in [-1, 1] and scaled speed in turn, (16,)."""
+        super().look()
+        states = self.engine.getJointStates(self.body, self.motors)
+        angles = np.array([state[0] for state in states])
+        self._joints = np.empty(2 * len(states), dtype=np.float32)
+        self._joints[0::2] = 2 * (angles - self._middle) / self._range
+        self._joints[1::2] = [0.1 * state[1] for state in states]
+
     def sense(self) -> None:
         """See `Robot`."""
         self.look()
@@ -78,7 +87,7 @@ class Ant(Robot):
                 0.3 * self.velocity,
                 self.orientation,
                 0.15 * self.spin,
-                0.5 * self._joints(),
+                0.5 * self._joints,
                 self._standing,
             )
         )
@@ -97,31 +106,13 @@ class Ant(Robot):
             if number in BENT_THE_OTHER_WAY:
                 angle *= -1
             engine.resetJointState(self.body, joint, targetValue=angle, targetVelocity=0)
-            engine.setJointMotorControl2(
-                self.body,
-                joint,
-                controlMode=engine.POSITION_CONTROL,
-                targetPosition=0,
-                targetVelocity=0,
-                positionGain=0.1,
-                velocityGain=0.1,
-                force=0,
-            )
+            self.free(joint)
         self._standing = np.zeros(len(FEET), dtype=np.float32)
 
     def own_reward(self) -> float:
         """Is paid for not falling, pays for power, torque and joints at their limits."""
-        joints = self._joints()
+        joints = self._joints
         at_limits = np.count_nonzero(np.abs(joints[0::2]) > 0.99)
         power = -2.0 * float(np.abs(self._action * joints[1::2]).mean())
         torque = -0.1 * float(np.square(self._action).mean())
         return (power + torque) + -0.1 * at_limits + (1.0 if self.alive else -1)
-
-    def _joints(self) -> NDArray[np.float32]:
-        """Angle in [-1, 1] and scaled speed of each joint, alternately, shape (16,)."""
-        states = self.engine.getJointStates(self.body, self.motors)
-        angles = np.array([state[0] for state in states])
-        joints = np.empty(2 * len(states), dtype=np.float32)
-        joints[0::2] = 2 * (angles - self._middle) / self._range
-        joints[1::2] = [0.1 * state[1] for state in states]
-        return joints

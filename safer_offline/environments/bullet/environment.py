@@ -68,6 +68,7 @@ class BulletEnvironment(gymnasium.Env[Numbers, NDArray[Any]]):
         )
         task_class.build_world(self._engine)
         self.robot = ROBOTS[robot](self._engine)
+        self.robot.look()
         self.task = task_class(self._engine, self.robot)
         ones = np.ones(self.robot.action_size, dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(-ones, ones, dtype=np.float32)
@@ -151,7 +152,6 @@ class BulletEnvironment(gymnasium.Env[Numbers, NDArray[Any]]):
         # Motor targets survive restoreState and would act in the step below: make them the same
         # for every history. The first step consumes the external forces that go with them.
         still = np.zeros(robot.action_size)
-        robot.look()
         robot.act(still, still)
         engine.stepSimulation()
         if self._beginning is not None:

@@ -45,7 +45,6 @@ class Robot(ABC):
         self.engine = engine
         self.body = self.load()
         self.motors = self._find_motors()
-        self.look()
 
     # ---------------------------------------------------------------- what a robot says
 
@@ -114,20 +113,24 @@ class Robot(ABC):
         )
         self.look()
 
+    def free(self, joint: int) -> None:
+        """Let a joint turn as it will."""
+        self.engine.setJointMotorControl2(
+            self.body,
+            joint,
+            self.engine.POSITION_CONTROL,
+            positionGain=0.1,
+            velocityGain=0.1,
+            force=0,
+        )
+
     def _find_motors(self) -> tuple[int, ...]:
         """The joints that can turn; all joints are made free of their default motors."""
         engine, motors = self.engine, []
         for joint in range(engine.getNumJoints(self.body)):
             if engine.getJointInfo(self.body, joint)[2] == engine.JOINT_REVOLUTE:
                 motors.append(joint)
-            engine.setJointMotorControl2(
-                self.body,
-                joint,
-                engine.POSITION_CONTROL,
-                positionGain=0.1,
-                velocityGain=0.1,
-                force=0,
-            )
+            self.free(joint)
         return tuple(motors)
 
 

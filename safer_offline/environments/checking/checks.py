@@ -29,7 +29,6 @@ from safer_offline.environments.checking.probing import (
     Replayed,
     Trace,
     draw_actions,
-    open_environment,
     replay,
     run_episode,
 )
@@ -130,7 +129,7 @@ def _probe(
     source: EnvironmentSource, *, episodes: int, seed: int, seconds: float
 ) -> tuple[list[Finding], EnvironmentSummary | None]:
     try:
-        environment = open_environment(source)
+        environment = source.make_gymnasium()
     except MissingSimulatorError:
         raise
     except SaferOfflineError as failure:

@@ -14,12 +14,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from numpy.typing import NDArray
 
-from safer_offline.environments.bullet.simulated import SafetyEnvironment
 from safer_offline.environments.gymnasium_adapter import as_number, step_problem
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.environments.tasks import BULLET_IDS
 from safer_offline.importing import failure_of
 
 Replayed = tuple[list[bytes], tuple[str, str] | None]
@@ -74,13 +71,6 @@ class Trace:
                 self.observations[1:], self.rewards, self.costs, strict=True
             )
         ]
-
-
-def open_environment(source: EnvironmentSource) -> Any:  # noqa: ANN401 - not trusted yet
-    """The environment as its author wrote it; a Bullet task as this package repairs it."""
-    if source.env_id in BULLET_IDS:
-        return _Repaired(source.make())
-    return source.make_gymnasium()
 
 
 def draw_actions(space: gymnasium.Space[Any], *, seed: int, bold: bool) -> Iterator[Any]:
@@ -168,7 +158,7 @@ def replay(
 ) -> Replayed:
     """An episode in an environment that is made for it, without what that prints."""
     with contextlib.redirect_stdout(io.StringIO()):
-        environment = open_environment(source)
+        environment = source.make_gymnasium()
         try:
             trace = run_episode(
                 environment,
@@ -181,28 +171,3 @@ def replay(
         finally:
             environment.close()
     return trace.prints(), trace.failure
-
-
-class _Repaired(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """A Bullet task in Gymnasium's interface."""
-
-    def __init__(self, environment: Any) -> None:  # noqa: ANN401
-        self._environment: SafetyEnvironment = environment
-        self.observation_space = environment.observation_space
-        self.action_space = environment.action_space
-        self.max_episode_steps = environment.max_episode_steps
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        return self._environment.reset(seed or 0), {}
-
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        step = self._environment.step(action)
-        info = {"cost": step.cost}
-        return step.observation, step.reward, step.terminated, step.truncated, info
-
-    def close(self) -> None:
-        self._environment.close()
