@@ -197,13 +197,13 @@ class ConstrainedLearner(SimpleLearner[C]):
         )
         return policy
 
-    def value_critic(self, *, unit: float = 1.0) -> CriticEnsemble:
+    def value_critic(self, *, unit: float = 1.0, members: int | None = None) -> CriticEnsemble:
         """A new critic; it learns in the unit that is given, and answers in raw ones."""
         critic: CriticEnsemble = self.scaled(
             CriticEnsemble(
                 self.dataset.observation_size,
                 self.dataset.action_size,
-                members=self.config.critic_members,
+                members=members or self.config.critic_members,
                 hidden_sizes=self.config.critic_hidden_sizes,
             )
         )
@@ -246,3 +246,8 @@ def target_copy(network: nn.Module) -> Any:  # noqa: ANN401 - the same class
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Losses for the log."""
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+def repeat_rows(rows: Tensor, times: int) -> Tensor:
+    """Each of (B, size) rows so many times, one after the other: (B * times, size)."""
+    return rows.repeat_interleave(times, dim=0)

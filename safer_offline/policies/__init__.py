@@ -4,6 +4,7 @@ layers      standardisation, networks, ensembles of networks
 actors      what a policy network must offer, and the kinds there are
 gaussian    the kind that is used most
 squashed    a Gaussian behind a tanh
+candidates  the best of what a VAE proposes
 vae         what actions the data take, as a variational autoencoder
 behavior    who acted in the data: a mixture of Gaussians
 critics     values of actions, and their targets

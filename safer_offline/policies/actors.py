@@ -97,6 +97,7 @@ ACTORS: Registry[type[Actor]] = Registry(
     builtin={
         "gaussian": "safer_offline.policies.gaussian:GaussianPolicy",
         "squashed-gaussian": "safer_offline.policies.squashed:SquashedGaussianPolicy",
+        "candidates": "safer_offline.policies.candidates:CandidatePolicy",
     },
     check=_check,
 )

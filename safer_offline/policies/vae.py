@@ -12,6 +12,9 @@ from torch.nn import functional
 from safer_offline.policies.actors import ActionBox
 from safer_offline.policies.layers import Standardizer, mlp
 
+LATENT_CLIP = 0.5
+"""Latents to decode are drawn within this, where the data are dense."""
+
 
 class ActionVAE(nn.Module):
     """q(z | s, a) and p(a | s, z), with twice as many latents as an action has numbers.
@@ -39,9 +42,13 @@ class ActionVAE(nn.Module):
         return mean, log_std.clamp(-4, 15).exp()
 
     def decode(self, observations: Tensor, latents: Tensor) -> Tensor:
-        """Half ranges of the action before the tanh, for (B, ds) and latents, shape (B, da)."""
+        """What gives the action behind a tanh (see `actions`), for (B, ds) and latents, (B, da)."""
         decoded: Tensor = self.decoder(torch.cat([self.observations(observations), latents], -1))
         return decoded
+
+    def actions(self, observations: Tensor, latents: Tensor) -> Tensor:
+        """Actions for (B, ds) observations and (B, latent size), (B, da)."""
+        return self.box.scale(torch.tanh(self.decode(observations, latents)))
 
 
 def latent_divergence(mean: Tensor, std: Tensor) -> Tensor:
