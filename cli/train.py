@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from enum import Enum
 from pathlib import Path
@@ -207,6 +208,9 @@ def _print_settings(kind: type[Any], algorithm: str) -> None:
         default = "(needed)" if setting.default is REQUIRED else write_value(setting.default)
         words = setting.explanation or "–"
         table.add_row(setting.name, default, f"{words} [{describe_type(setting.annotation)}]")
+    about = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[0].strip()
+    if not about.startswith(f"{kind.__name__}("):  # what a dataclass says that has no docstring
+        typer.echo(f"{about}\n")
     Console().print(table, markup=False)
     typer.echo(f"\nSet them with --set NAME=VALUE: train --algorithm {shlex.quote(algorithm)}.")
 

@@ -34,14 +34,24 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.results import EvaluationReport
-    from safer_offline.learners import SAFER, BCConfig, BCSafeConfig, CPQConfig, SAFERConfig
+    from safer_offline.learners import (
+        SAFER,
+        BCConfig,
+        BCQLagConfig,
+        BCSafeConfig,
+        BEARLagConfig,
+        CPQConfig,
+        SAFERConfig,
+    )
     from safer_offline.policies.trained import TrainedPolicy, load_policy
     from safer_offline.training.loop import Run, train
 
 __all__ = [
     "SAFER",
     "BCConfig",
+    "BCQLagConfig",
     "BCSafeConfig",
+    "BEARLagConfig",
     "CPQConfig",
     "EvaluationReport",
     "Run",
@@ -59,7 +69,9 @@ __all__ = [
 _HOMES = {
     "SAFER": "learners",
     "BCConfig": "learners",
+    "BCQLagConfig": "learners",
     "BCSafeConfig": "learners",
+    "BEARLagConfig": "learners",
     "CPQConfig": "learners",
     "SAFERConfig": "learners",
     "EvaluationReport": "evaluation.results",

@@ -6,12 +6,17 @@ registry  the names of algorithms, those of other packages and your own included
 safer/    offline SAFER
 cloning   behaviour cloning, of all or of safe episodes
 cpq       constraints penalized Q-learning
+bcq_lag   batch-constrained Q-learning with a multiplier
+bear_lag  support matching with a multiplier
 state     what a learner remembers, for checkpoints
 constrained       what algorithms with a limit on the discounted cost share
+lagrangian        what those with a multiplier share
 mstep, margins    parts that algorithms share
 """
 
 from safer_offline.learners.base import Learner
+from safer_offline.learners.bcq_lag import BCQLagConfig
+from safer_offline.learners.bear_lag import BEARLagConfig
 from safer_offline.learners.cloning import BCConfig, BCSafeConfig
 from safer_offline.learners.cpq import CPQConfig
 from safer_offline.learners.registry import ALGORITHMS
@@ -23,7 +28,9 @@ __all__ = [
     "ALGORITHMS",
     "SAFER",
     "BCConfig",
+    "BCQLagConfig",
     "BCSafeConfig",
+    "BEARLagConfig",
     "CPQConfig",
     "Learner",
     "SAFERConfig",

@@ -45,7 +45,9 @@ from safer_offline.policies.vae import ActionVAE, latent_divergence, vae_loss
 
 @dataclass(frozen=True, kw_only=True)
 class CPQConfig(CriticConfig):
-    """Settings of CPQ (Xu, Zhan and Zhu, AAAI 2022); defaults as in OSRL, with 100,000 steps there.
+    """Settings of CPQ (Xu, Zhan and Zhu, AAAI 2022).
+
+    Defaults are OSRL's, which trains for 100,000 steps.
 
     Attributes:
         unlikely_quantile: Sampled actions are unlike the data above this quantile of a batch's.

@@ -42,6 +42,8 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
         "bc": "safer_offline.learners.cloning:BC",
         "bc-safe": "safer_offline.learners.cloning:BCSafe",
         "cpq": "safer_offline.learners.cpq:CPQ",
+        "bcq-lag": "safer_offline.learners.bcq_lag:BCQLag",
+        "bear-lag": "safer_offline.learners.bear_lag:BEARLag",
     },
     check=_check,
 )

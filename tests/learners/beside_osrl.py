@@ -1,5 +1,6 @@
 """OSRL beside ours: its modules without what they import for nothing, its weights, its noise."""
 
+import copy
 import importlib
 import math
 import sys
@@ -74,6 +75,10 @@ def copy_vae(theirs, ours):
     copy_layers((theirs.d1, theirs.d2, theirs.d3), linears(ours.decoder))
 
 
+def copy_double(theirs, ours):
+    copy_ensemble([*theirs.q1_nets, *theirs.q2_nets], ours.ensemble)
+
+
 @torch.no_grad()
 def copy_ensemble(networks, ensemble):
     """Networks of OSRL's, and one ensemble of ours that does for all of them."""
@@ -113,7 +118,42 @@ class Noise:
             yield
 
 
-def assert_same_parameters(theirs, twin, ours):
-    """`twin` is a network of OSRL's kind that now holds our weights."""
+def compare_updates(ours, theirs, copy_all, *, updates=20):
+    """The same weights, batches and noise: the same losses, and the same weights after them.
+
+    Args:
+        ours: A learner that has done no update.
+        theirs: OSRL's model, its optimisers set up.
+        copy_all: Copies all of our weights into a model of OSRL's.
+        updates: Number of them.
+    """
+    copy_all(theirs, ours)
+    noise, batches = Noise(), copy.deepcopy(ours.batches)
+    ours.noise = noise
+    for seed in range(updates):
+        noise.seed = seed
+        batch = batches.sample()
+        s, after, a = (batch[n] for n in ("observations", "next_observations", "actions"))
+        r, c, done = batch["rewards"], batch["costs"], 1 - batch["going_on"]
+        with noise.everywhere():
+            expected = {
+                "vae": theirs.vae_loss(s, a)[0],
+                "reward_critic": theirs.critic_loss(s, after, a, r, done)[0],
+                "cost_critic": theirs.cost_critic_loss(s, after, a, c, done)[0],
+                "actor": theirs.actor_loss(s)[0],
+            }
+            theirs.sync_weight()
+        losses = ours.update()
+        for name, loss in expected.items():
+            wanted = pytest.approx(float(loss.detach()), rel=1e-3, abs=1e-4)
+            assert float(losses[name]) == wanted, (seed, name)
+    assert_same_parameters(theirs, ours, copy_all)
+
+
+def assert_same_parameters(theirs, ours, copy_all):
+    """A model of OSRL's with our weights in it equals OSRL's own."""
+    twin = copy.deepcopy(theirs)
+    copy_all(twin, ours)
     for (name, one), other in zip(theirs.named_parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5, msg=f"{ours}: {name}")
+        if not name.startswith("actor_old") or hasattr(ours, "actor_target"):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5, msg=f"{name} differs")
