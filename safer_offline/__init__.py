@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         BCQLagConfig,
         BCSafeConfig,
         BEARLagConfig,
+        COptiDICEConfig,
         CPQConfig,
         SAFERConfig,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "BCQLagConfig",
     "BCSafeConfig",
     "BEARLagConfig",
+    "COptiDICEConfig",
     "CPQConfig",
     "EvaluationReport",
     "Run",
@@ -72,6 +74,7 @@ _HOMES = {
     "BCQLagConfig": "learners",
     "BCSafeConfig": "learners",
     "BEARLagConfig": "learners",
+    "COptiDICEConfig": "learners",
     "CPQConfig": "learners",
     "SAFERConfig": "learners",
     "EvaluationReport": "evaluation.results",

@@ -8,6 +8,7 @@ cloning   behaviour cloning, of all or of safe episodes
 cpq       constraints penalized Q-learning
 bcq_lag   batch-constrained Q-learning with a multiplier
 bear_lag  support matching with a multiplier
+coptidice imitation by the distribution of the best safe policy
 state     what a learner remembers, for checkpoints
 constrained       what algorithms with a limit on the discounted cost share
 lagrangian        what those with a multiplier share
@@ -18,6 +19,7 @@ from safer_offline.learners.base import Learner
 from safer_offline.learners.bcq_lag import BCQLagConfig
 from safer_offline.learners.bear_lag import BEARLagConfig
 from safer_offline.learners.cloning import BCConfig, BCSafeConfig
+from safer_offline.learners.coptidice import COptiDICEConfig
 from safer_offline.learners.cpq import CPQConfig
 from safer_offline.learners.registry import ALGORITHMS
 from safer_offline.learners.safer.config import SAFERConfig
@@ -31,6 +33,7 @@ __all__ = [
     "BCQLagConfig",
     "BCSafeConfig",
     "BEARLagConfig",
+    "COptiDICEConfig",
     "CPQConfig",
     "Learner",
     "SAFERConfig",

@@ -4,7 +4,8 @@ Three things differ from OSRL (Liu et al., "Datasets and Benchmarks for Offline 
 Learning", 2023) in all of them, and each is a setting:
 
 * OSRL takes an episode that was cut by its time limit for one that ended, so that what a state is
-  worth depends on the time left, which no observation tells (`timeouts_end=True`).
+  worth depends on the time left, which no observation tells (`timeouts_end=True`). Its limit on the
+  discounted cost is that of an episode that ends; without ends, it is that of steps without end.
 * OSRL lets the targets of cost go on behind true ends (`cost_ends=False`).
 * OSRL does not standardise observations (`standardize=False`).
 
@@ -117,10 +118,19 @@ def require_positive(config: object, *names: str) -> None:
             raise UsageError(f"{name} must be > 0 and finite, but is {value}")
 
 
-def discounted_limit(cost_limit: float, *, episode_length: int, discount: float) -> float:
-    """What the discounted cost may be if a cost per episode is spread evenly over its steps."""
-    total = (1 - discount**episode_length) / (1 - discount)
-    return cost_limit * total / episode_length
+def discounted_limit(
+    cost_limit: float, *, episode_length: int, discount: float, endless: bool
+) -> float:
+    """What the discounted cost may be if a cost per episode is spread evenly over its steps.
+
+    Args:
+        cost_limit: Cost of an episode.
+        episode_length: Its steps.
+        discount: Below 1.
+        endless: Whether steps go on behind the time limit.
+    """
+    steps = math.inf if endless else episode_length
+    return cost_limit / episode_length * (1 - discount**steps) / (1 - discount)
 
 
 def require_costs(dataset: TransitionSource, *, algorithm: str) -> None:
@@ -148,8 +158,9 @@ class ConstrainedLearner(SimpleLearner[C]):
 
     Attributes:
         limit: The limit, discounted.
-        batches: Batches of the arrays `observations`, `next_observations`, `actions`, `rewards`
-            (scaled), `costs`, and the columns of `ends`.
+        table: The arrays `observations`, `next_observations`, `actions` and `costs`, and what
+            `columns` gives.
+        batches: Batches of its rows.
     """
 
     def build(self) -> None:
@@ -160,19 +171,17 @@ class ConstrainedLearner(SimpleLearner[C]):
             config.cost_limit,
             episode_length=config.episode_length or int(dataset.episodes["length"].max()),
             discount=config.discount,
+            endless=not config.timeouts_end,
         )
         self.scale = Standardizer(dataset.observation_size)
         if config.standardize:
             self.standardize(self.scale)
         names = ("observations", "next_observations", "actions", "costs")
-        self.batches = TransitionSampler(
-            dataset.table(names, derive=self.columns),
-            batch_size=config.batch_size,
-            seed=self.seed,
-        )
+        self.table = dataset.table(names, derive=self.columns)
+        self.batches = TransitionSampler(self.table, batch_size=config.batch_size, seed=self.seed)
 
     def columns(self, transitions: Transitions) -> Mapping[str, Tensor]:
-        """Columns of batches that the dataset does not hold, each (n,)."""
+        """What data do not hold: scaled `rewards`, and 1 or 0 for `going_on`, each (n,)."""
         ends = transitions.terminals
         if self.config.timeouts_end:
             ends = ends | transitions.timeouts

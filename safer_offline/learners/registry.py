@@ -44,6 +44,7 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
         "cpq": "safer_offline.learners.cpq:CPQ",
         "bcq-lag": "safer_offline.learners.bcq_lag:BCQLag",
         "bear-lag": "safer_offline.learners.bear_lag:BEARLag",
+        "coptidice": "safer_offline.learners.coptidice:COptiDICE",
     },
     check=_check,
 )

@@ -20,7 +20,7 @@ SMALL = {
     "batch_size": 32,
     "cost_limit": 2.0,
 }
-WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag")
+WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag", "coptidice")
 
 
 def small(name, **settings):
