@@ -69,9 +69,13 @@ class BCQLag(LagrangianLearner[BCQLagConfig]):
         )
         return actor
 
-    def next_actions(self, observations: Tensor) -> Tensor:
+    def next_draws(self, observations: Tensor) -> Tensor:
+        """See `LagrangianLearner`: latents."""
+        return self.latents(self.config.sampled_actions * len(observations))
+
+    def next_actions(self, observations: Tensor, draws: Tensor) -> Tensor:
         """See `LagrangianLearner`."""
-        proposed = self.vae.actions(observations, self.latents(len(observations)))
+        proposed = self.vae.actions(observations, draws)
         shifted: Tensor = self.actor_target(observations, proposed)
         return shifted
 

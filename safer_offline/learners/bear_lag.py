@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from safer_offline.errors import UsageError
-from safer_offline.learners.constrained import repeat_rows, require_positive
+from safer_offline.learners.constrained import in_pieces, repeat_rows, require_positive
 from safer_offline.learners.lagrangian import LagrangianConfig, LagrangianLearner
 from safer_offline.policies.squashed import SquashedGaussianPolicy
 from safer_offline.policies.trained import TrainedPolicy
@@ -94,25 +94,34 @@ class BEARLag(LagrangianLearner[BEARLagConfig]):
         """See `LagrangianLearner`."""
         return self.squashed_policy()
 
-    def next_actions(self, observations: Tensor) -> Tensor:
-        """See `LagrangianLearner`."""
+    def next_draws(self, observations: Tensor) -> Tensor:
+        """See `LagrangianLearner`: the actions themselves."""
         target: SquashedGaussianPolicy = self.actor_target
-        return target.squash(self.before_tanh(target, observations))
+        count = self.config.sampled_actions
+        return target.squash(self.before_tanh(target, observations, count)).flatten(0, 1)
 
-    def before_tanh(self, actor: SquashedGaussianPolicy, observations: Tensor) -> Tensor:
-        """Samples of a policy before the tanh, reparametrised, (N, da)."""
-        location, std = actor.before_tanh(observations)
-        return location + std * self.noise(*location.shape)
+    def next_actions(self, observations: Tensor, draws: Tensor) -> Tensor:
+        """See `LagrangianLearner`."""
+        return draws
+
+    def before_tanh(
+        self, actor: SquashedGaussianPolicy, observations: Tensor, count: int
+    ) -> Tensor:
+        """Reparametrised samples of a policy before the tanh, (B, count, da), for (B, ds)."""
+        location, std = (part.unsqueeze(1) for part in actor.before_tanh(observations))
+        return location + std * self.noise(len(observations), count, self.dataset.action_size)
 
     def actor_losses(self, observations: Tensor) -> dict[str, Tensor]:
         """See `LagrangianLearner`; moves alpha."""
         config, alpha = self.config, self.log_alpha.exp()
-        shape = (len(observations), config.matched_actions, self.dataset.action_size)
         repeated = repeat_rows(observations, config.matched_actions)
         with torch.no_grad():
-            wanted = self.vae.decode(repeated, self.latents(len(repeated))).view(shape)
-        x = self.before_tanh(self.actor, repeated).view(shape)
-        distance = discrepancy(wanted, x, kernel=config.kernel, width=config.kernel_width).mean()
+            latents = self.latents(len(repeated))
+            wanted = torch.cat([*in_pieces(self.vae.decode, repeated, latents)])
+        x = self.before_tanh(self.actor, observations, config.matched_actions)
+        distance = discrepancy(
+            wanted.view_as(x), x, kernel=config.kernel, width=config.kernel_width
+        ).mean()
         value, price = self.priced(observations, self.actor.squash(x[:, 0]))
         excess = distance - config.discrepancy_threshold
         loss = alpha * excess + price

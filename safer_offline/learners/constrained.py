@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -149,6 +149,10 @@ def require_costs(dataset: TransitionSource, *, algorithm: str) -> None:
         )
 
 
+PIECE_ROWS = 512
+"""Rows of a piece of a larger batch; 4 x 512 x 256 numbers are 2 MiB."""
+
+T = TypeVar("T")
 C = TypeVar("C", bound=ConstrainedConfig)
 K = TypeVar("K", bound=CriticConfig)
 
@@ -255,6 +259,17 @@ def target_copy(network: nn.Module) -> Any:  # noqa: ANN401 - the same class
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Losses for the log."""
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+def in_pieces(function: Callable[..., T], *rows: Tensor, size: int = PIECE_ROWS) -> Iterator[T]:
+    """Results for some rows at a time, whose activations stay in the processor's cache.
+
+    Args:
+        function: Takes as many tensors as `rows` are.
+        rows: Tensors with the same number of rows.
+        size: Rows at a time.
+    """
+    return map(function, *(torch.split(tensor, size) for tensor in rows))
 
 
 def repeat_rows(rows: Tensor, times: int) -> Tensor:

@@ -34,6 +34,7 @@ from safer_offline.learners.constrained import (
     adam,
     descend,
     detached,
+    in_pieces,
     require_positive,
     squared_errors,
     target_copy,
@@ -158,12 +159,16 @@ class CPQ(ConstrainedLearner[CPQConfig]):
             squash = self.actor.squash if config.unlikely_actions == "squashed" else self.box.scale
             actions = squash(x).flatten(0, 1)
             repeated = observations.repeat(config.sampled_actions, 1)
-            divergence = latent_divergence(*self.vae.encode(repeated, actions)).mean(1)
+            unlikeliness = torch.cat([*in_pieces(self.unlikeliness, repeated, actions)])
             above = total - math.ceil(config.unlikely_quantile * (total - 1))
-            unlikely = divergence.topk(above, sorted=False).indices
+            unlikely = unlikeliness.topk(above, sorted=False).indices
         critic = self.cost_critic if config.push == "critic" else self.cost_target
         cost = critic.standardized(repeated[unlikely], actions[unlikely]).amin(0)
         return cost.sum() / total
+
+    def unlikeliness(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """How far the VAE's latents are from what they are for the data's actions, (B,)."""
+        return latent_divergence(*self.vae.encode(observations, actions)).mean(1)
 
     def actor_loss(self, observations: Tensor) -> Tensor:
         """Minus the value of the policy's actions where they keep the limit."""

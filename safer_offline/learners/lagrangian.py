@@ -32,10 +32,12 @@ from safer_offline.learners.constrained import (
     adam,
     descend,
     detached,
+    in_pieces,
     repeat_rows,
     squared_errors,
     target_copy,
 )
+from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.layers import polyak_update
 from safer_offline.policies.vae import LATENT_CLIP, ActionVAE, vae_loss
 
@@ -129,8 +131,12 @@ class LagrangianLearner(ConstrainedLearner[L]):
         """A new network of what acts."""
 
     @abstractmethod
-    def next_actions(self, observations: Tensor) -> Tensor:
-        """Actions that targets ask about, drawn by `actor_target`, of (N, ds), shape (N, da)."""
+    def next_draws(self, observations: Tensor) -> Tensor:
+        """What is random in next actions: n for each of (B, ds), one after the other, (B * n, .)."""
+
+    @abstractmethod
+    def next_actions(self, observations: Tensor, draws: Tensor) -> Tensor:
+        """Actions of `actor_target` that targets ask about, for (N, ds) and (N, .), (N, da)."""
 
     @abstractmethod
     def actor_losses(self, observations: Tensor) -> dict[str, Tensor]:
@@ -165,21 +171,27 @@ class LagrangianLearner(ConstrainedLearner[L]):
     def targets(self, batch: Columns) -> tuple[Tensor, Tensor]:
         """Targets of reward and cost, each (B,)."""
         config, going_on = self.config, batch["going_on"]
+        draws = self.next_draws(batch["next_observations"])
         observations = repeat_rows(batch["next_observations"], config.sampled_actions)
-        actions = self.next_actions(observations)
-
-        def largest(estimates: Tensor) -> Tensor:
-            one, other = (half.amin(0) for half in estimates.chunk(2))
-            low, high = torch.minimum(one, other), torch.maximum(one, other)
-            return torch.lerp(high, low, config.lesser_share).view(len(going_on), -1).amax(1)
-
-        value = largest(self.reward_target.standardized(observations, actions))
-        cost = largest(self.cost_target.standardized(observations, actions))
+        estimates = torch.cat([*in_pieces(self.next_estimates, observations, draws)], dim=1)
+        value, cost = estimates.view(2, len(going_on), -1).amax(2)
         cost_to_go = going_on * cost if config.cost_ends else cost
         return (
             batch["rewards"] + config.discount * going_on * value,
             batch["costs"] + config.discount * cost_to_go,
         )
+
+    def next_estimates(self, observations: Tensor, draws: Tensor) -> Tensor:
+        """Reward and cost to go of an action at each of (N, ds), shape (2, N)."""
+        actions = self.next_actions(observations, draws)
+
+        def mixed(critic: CriticEnsemble) -> Tensor:
+            halves = critic.standardized(observations, actions).chunk(2)
+            one, other = (half.amin(0) for half in halves)
+            low, high = torch.minimum(one, other), torch.maximum(one, other)
+            return torch.lerp(high, low, self.config.lesser_share)
+
+        return torch.stack([mixed(self.reward_target), mixed(self.cost_target)])
 
     def priced(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Values of actions, (B,), and the mean price of their cost, (); moves the multiplier."""
