@@ -1,7 +1,7 @@
 """Updates per CPU-second of CPQ, BCQ-Lag, BEAR-Lag and COptiDICE: OSRL's code and ours in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/baseline_speed.py
-    (a quarter of an hour; needs requirements-peers.txt; writes benchmarks/results/baseline_speed.csv)
+    (some minutes; needs requirements-peers.txt; writes benchmarks/results/baseline_speed.csv)
 
 Batch 512, 8 numbers in an observation and 2 in an action, networks and settings of OSRL's examples,
 one thread. Ours in two ways: told to compute exactly what OSRL does, as its tests hold it to
@@ -38,7 +38,7 @@ from safer_offline.learners.constrained import ConstrainedLearner
 RESULTS = Path(__file__).parent / "results" / "baseline_speed.csv"
 OBSERVATION, ACTION, BATCH = 8, 2, 512
 EPISODES, LENGTH = 100, 300
-TURNS, SECONDS = 2, 1.0
+TURNS, SECONDS = 5, 2.0
 HIDDEN = [256, 256]
 OSRL_WAYS = {"timeouts_end": True, "standardize": False}
 WAYS = {

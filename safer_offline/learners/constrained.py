@@ -261,15 +261,14 @@ def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def in_pieces(function: Callable[..., T], *rows: Tensor, size: int = PIECE_ROWS) -> Iterator[T]:
-    """Results for some rows at a time, whose activations stay in the processor's cache.
+def in_pieces(function: Callable[..., T], *rows: Tensor) -> Iterator[T]:
+    """Results for `PIECE_ROWS` rows at a time, whose activations stay in the processor's cache.
 
     Args:
         function: Takes as many tensors as `rows` are.
         rows: Tensors with the same number of rows.
-        size: Rows at a time.
     """
-    return map(function, *(torch.split(tensor, size) for tensor in rows))
+    return map(function, *(torch.split(tensor, PIECE_ROWS) for tensor in rows))
 
 
 def repeat_rows(rows: Tensor, times: int) -> Tensor:

@@ -132,7 +132,7 @@ class LagrangianLearner(ConstrainedLearner[L]):
 
     @abstractmethod
     def next_draws(self, observations: Tensor) -> Tensor:
-        """What is random in next actions: n for each of (B, ds), one after the other, (B * n, .)."""
+        """What is random in next actions: n in a row for each of (B, ds), (B * n, .)."""
 
     @abstractmethod
     def next_actions(self, observations: Tensor, draws: Tensor) -> Tensor:
