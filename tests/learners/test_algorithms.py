@@ -8,6 +8,8 @@ import torch
 
 from safer_offline import load_policy, train
 from safer_offline.attacks import GeneratorNoise, resolve_attacks
+from safer_offline.datasets import save_dataset
+from safer_offline.datasets.larger_than_memory.cache import open_cached
 from safer_offline.errors import DataError, SaferOfflineError
 from safer_offline.learners import ALGORITHMS
 from safer_offline.settings import settings_of
@@ -47,6 +49,19 @@ def test_a_state_goes_on_where_it_was_taken_and_a_seed_repeats(points, name):
         found = one.policy().state_dict()
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("name", WITH_CRITICS)
+def test_data_on_disk_give_the_policy_of_memory(points, tmp_path, name):
+    file = tmp_path / "points.h5"
+    save_dataset(file, points)
+    states = []
+    for data in (points, open_cached(file)):
+        learner = ALGORITHMS.get(name)(small(name), data, steps=4, seed=0)
+        for _ in range(4):
+            learner.update()
+        states.append(learner.policy().state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 @pytest.mark.parametrize("name", list(ALGORITHMS))
