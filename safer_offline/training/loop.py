@@ -258,7 +258,7 @@ def _require_finite(means: dict[str, float], *, step: int) -> None:
     for name, value in means.items():
         if not math.isfinite(value):
             raise SaferOfflineError(
-                f"the loss '{name}' became {value} before step {step}; lower the learning rates, or "
+                f"the loss '{name}' became {value} before step {step}; lower the learning rate, or "
                 "check the scale of the dataset with `safer-offline data info`"
             )
 
