@@ -10,4 +10,5 @@ hashing       hashes of arrays, by which content is known
 in_memory     `OfflineDataset`: the arrays as tensors, the episodes as a table
 access        what learning asks of a dataset, wherever it lies
 sampling      random batches of its rows
+sequences     what a row has to do with the rest of its episode
 """

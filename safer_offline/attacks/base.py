@@ -25,7 +25,11 @@ TRAVEL = 2.5
 
 
 class AttackTarget(Protocol):
-    """What an attack may ask of its victim; everything is differentiable in every argument."""
+    """What an attack may ask of its victim; everything is differentiable in every argument.
+
+    A victim with a memory stands for the rows of one batch: it takes these, or all of them several
+    times over, one copy after the other. What asks about some of them alone takes `rows_of`.
+    """
 
     def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (within the action bounds) and standard deviation of the Gaussian over actions.
@@ -41,6 +45,17 @@ class AttackTarget(Protocol):
     def q_cost(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Expected discounted cost of (B, ds) and (B, da), shape (B,)."""
         ...
+
+
+def rows_of(target: AttackTarget, rows: Tensor | slice) -> AttackTarget:
+    """The victim of some rows of a batch; the same one, unless it tells its rows apart.
+
+    Args:
+        target: The victim of all rows. What remembers has a method `rows`, too.
+        rows: Which ones, as an index or a mask.
+    """
+    select: Callable[[Tensor | slice], AttackTarget] | None = getattr(target, "rows", None)
+    return target if select is None else select(rows)
 
 
 def projected_ascent(

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
+from safer_offline.attacks.base import AttackTarget, GradientAttack, Start, rows_of
 from safer_offline.attacks.noise import NoiseSource
 from safer_offline.errors import UsageError
 
@@ -94,7 +94,7 @@ class AMAD(MAD):
         risky = _expected_cost(target, observations) >= self.threshold
         if risky.any():
             perturbed[risky] = super().perturb(
-                target,
+                rows_of(target, risky),
                 observations[risky],
                 epsilon=epsilon,
                 noise=noise.rows(risky),

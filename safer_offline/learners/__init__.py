@@ -4,21 +4,30 @@ base      what an algorithm must offer to be trained
 simple    a learner with its bookkeeping done: begin your own here
 registry  the names of algorithms, those of other packages and your own included
 safer/    offline SAFER
-cloning   behaviour cloning, of all or of safe episodes
+cloning   behaviour cloning, of all episodes or of some
 cpq       constraints penalized Q-learning
 bcq_lag   batch-constrained Q-learning with a multiplier
 bear_lag  support matching with a multiplier
 coptidice imitation by the distribution of the best safe policy
 state     what a learner remembers, for checkpoints
+robust    attacked observations, for whatever fits a policy
+selection which episodes an imitator looks at, and how much each counts
+margins   what an episode would cost under attack
 constrained       what algorithms with a limit on the discounted cost share
 lagrangian        what those with a multiplier share
-mstep, margins    parts that algorithms share
 """
 
 from safer_offline.learners.base import Learner
 from safer_offline.learners.bcq_lag import BCQLagConfig
 from safer_offline.learners.bear_lag import BEARLagConfig
-from safer_offline.learners.cloning import BCConfig, BCSafeConfig
+from safer_offline.learners.cloning import (
+    BCBoundaryConfig,
+    BCConfig,
+    BCFrontierConfig,
+    BCMultiTaskConfig,
+    BCRiskyConfig,
+    BCSafeConfig,
+)
 from safer_offline.learners.coptidice import COptiDICEConfig
 from safer_offline.learners.cpq import CPQConfig
 from safer_offline.learners.registry import ALGORITHMS
@@ -29,8 +38,12 @@ from safer_offline.learners.simple import SimpleLearner
 __all__ = [
     "ALGORITHMS",
     "SAFER",
+    "BCBoundaryConfig",
     "BCConfig",
+    "BCFrontierConfig",
+    "BCMultiTaskConfig",
     "BCQLagConfig",
+    "BCRiskyConfig",
     "BCSafeConfig",
     "BEARLagConfig",
     "COptiDICEConfig",

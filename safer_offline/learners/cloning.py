@@ -1,69 +1,68 @@
-"""Behaviour cloning: of everybody, or of the episodes that kept the limit; robust on request.
+"""Behaviour cloning: of everybody, or of episodes chosen by cost and return; robust on request.
 
 The baselines that every comparison begins with. As in OSRL (Liu et al., "Datasets and Benchmarks
-for Offline Safe Reinforcement Learning", 2023; its `BC` with the modes `all` and `safe`), but for
-two things: observations are standardised, and the deviation of the actions is learned by default
+for Offline Safe Reinforcement Learning", 2023), whose modes of `BC` are algorithms here: `bc` for
+all episodes, `bc-safe`, `bc-risky`, `bc-boundary`, `bc-frontier`, `bc-multi-task`. Two things
+differ: observations are standardised, and the deviation of the actions is learned by default
 (`loss="nll"`), because attacks on the policy need one; `loss="mse"` is OSRL's own loss.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from safer_offline.attacks import MAD, GeneratorNoise, attack_budget
+from safer_offline.attacks import GeneratorNoise, attack_budget
+from safer_offline.datasets.dataset.access import Columns, Table, Transitions
 from safer_offline.datasets.dataset.sampling import TransitionSampler
+from safer_offline.datasets.dataset.sequences import episode_totals
 from safer_offline.errors import DataError, UsageError
-from safer_offline.learners.base import policy_info
-from safer_offline.learners.mstep import mixed_attack
+from safer_offline.learners.robust import FITS, ActorTarget, Adversary, RobustConfig, robust_loss
+from safer_offline.learners.selection import Weighting, episode_weights, near_frontier
 from safer_offline.learners.simple import SimpleLearner
-from safer_offline.policies.gaussian import gaussian_nll
-from safer_offline.policies.layers import gradient_step
+from safer_offline.policies.conditioned import CostConditionedPolicy
+from safer_offline.policies.gaussian import GaussianPolicy
+from safer_offline.policies.layers import Standardizer, gradient_step
 from safer_offline.policies.trained import TrainedPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig:
+class BCConfig(RobustConfig):
     """Settings of behaviour cloning.
 
     Attributes:
         loss: `nll`, the likelihood of a Gaussian, or `mse`, the squared error of its mean.
-        adversarial_weight: Weight of attacked observations in the loss, against 1 for true ones;
-            0 is plain cloning.
-        epsilon: Budget of those attacks: one number, or one an observation coordinate.
-        epsilon_units: What `epsilon` counts: raw observation units or the data's deviations.
-        attack_steps: Gradient steps of each attack (MAD, which needs no critics).
-        ramp_share: Part of the training over which epsilon grows from 0 to its full size.
+        weighting: How much the chosen episodes count. `rows`: every row alike. `return`: by return
+            above the least. `cost`: by what is left of `cost_cap`. `density`: rare combinations of
+            cost and return as much as common ones. `frontier`: by nearness to the best return that
+            the data have at a cost.
+        cost_cap: For `weighting=cost`, the cost from which on an episode does not count.
         hidden_sizes: Hidden layers of the policy.
         batch_size: Rows of a batch.
         learning_rate: Of Adam.
     """
 
     loss: Literal["nll", "mse"] = "nll"
-    adversarial_weight: float = 0.0
-    epsilon: float | tuple[float, ...] = 0.05
-    epsilon_units: Literal["raw", "std"] = "raw"
-    attack_steps: int = 4
-    ramp_share: float = 0.5
+    weighting: Weighting = "rows"
+    cost_cap: float = 70.0
     hidden_sizes: tuple[int, ...] = (256, 256)
     batch_size: int = 512
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.adversarial_weight < math.inf:
-            raise UsageError(
-                f"adversarial_weight must be >= 0 and finite, but is {self.adversarial_weight}"
-            )
-        if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"learning_rate must be > 0 and finite, but is {self.learning_rate}")
-        if not 0 <= self.ramp_share <= 1:
-            raise UsageError(f"ramp_share must be between 0 and 1, but is {self.ramp_share}")
-        if self.attack_steps < 1 or self.batch_size < 1:
-            raise UsageError("attack_steps and batch_size must be at least 1")
+        super().__post_init__()
+        for name in ("learning_rate", "cost_cap"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be > 0 and finite, but is {getattr(self, name)}")
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, but is {self.batch_size}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,47 +81,149 @@ class BCSafeConfig(BCConfig):
             raise UsageError(f"cost_limit must be >= 0 and finite, but is {self.cost_limit}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BCRiskyConfig(BCSafeConfig):
+    """Settings of the cloning of risky episodes.
+
+    Attributes:
+        cost_limit: The limit that they break.
+        excess: How many times the limit an episode costs at least.
+    """
+
+    excess: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCBoundaryConfig(BCSafeConfig):
+    """Settings of the cloning of episodes that cost about the limit.
+
+    Attributes:
+        cost_limit: The limit.
+        width: How far from the limit the cost of a cloned episode is at most, as a share of it.
+    """
+
+    width: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCFrontierConfig(BCConfig):
+    """Settings of the cloning of episodes near the frontier of cost and return.
+
+    Attributes:
+        band: How far from the frontier the return of a cloned episode is at most, as a share of
+            the range of returns.
+    """
+
+    band: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.band < math.inf:
+            raise UsageError(f"band must be > 0 and finite, but is {self.band}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCMultiTaskConfig(BCSafeConfig):
+    """Settings of cloning under a cost that is told.
+
+    Attributes:
+        cost_limit: The episode cost that the policy is told to have when it acts; it can be told
+            another one later, `policy.aimed_at(target_cost=20)`.
+    """
+
+
 C = TypeVar("C", bound=BCConfig)
 
 
-def squared_error(actions: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(a - mean)^2, averaged over the action's coordinates, shape (B,); the deviation is free."""
-    return ((actions - mean) ** 2).mean(-1)
-
-
-_LOSSES = {"nll": gaussian_nll, "mse": squared_error}
-
-
 class Cloning(SimpleLearner[C]):
-    """Imitates rows of the dataset; subclasses say which."""
+    """Imitates rows of the dataset; subclasses say of which episodes (`choose`)."""
 
     def build(self) -> None:
         """See `SimpleLearner`."""
         config = self.config
-        self.actor = self.gaussian_policy(config.hidden_sizes)
-        self.optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate)
+        self.actor, self.network = self.networks()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.batches = self.choose_rows()
-        self.epsilon = attack_budget(
-            config.epsilon, self.actor.observations.std, units=config.epsilon_units
+        self._adversary = Adversary(
+            config, budget=self.budget(), noise=GeneratorNoise(self.generator)
         )
-        self._attacks = (MAD(steps=config.attack_steps, restarts=1),)
-        self._info = policy_info(self)
+        self._victim = ActorTarget(self.network)
+
+    def networks(self) -> tuple[GaussianPolicy | CostConditionedPolicy, GaussianPolicy]:
+        """The policy to keep, and the network in it that is fitted to inputs."""
+        actor = self.gaussian_policy(self.config.hidden_sizes)
+        return actor, actor
+
+    def budget(self) -> Tensor:
+        """How far an attack may move each input of the network."""
+        return attack_budget(
+            self.config.epsilon, self.actor.observations.std, units=self.config.epsilon_units
+        )
+
+    def choose(self, costs: NDArray[Any], returns: NDArray[Any]) -> NDArray[Any] | None:
+        """Which episodes to imitate, (E,) bool, by cost and return; None for all."""
+        return None
 
     def choose_rows(self) -> TransitionSampler:
         """Draws the rows to imitate."""
-        return self.sampler("observations", "actions", batch_size=self.config.batch_size)
+        config, episodes = self.config, self.dataset.episodes
+        costs, returns = (episodes[name].to_numpy(float) for name in ("cost", "return"))
+        chosen = self.choose(costs, returns)
+        if chosen is None and config.weighting == "rows":
+            return TransitionSampler(self.rows(), batch_size=config.batch_size, seed=self.seed)
+        lengths = torch.tensor(episodes["length"].to_numpy())
+        weights = torch.from_numpy(
+            episode_weights(config.weighting, costs, returns, cost_cap=config.cost_cap)
+        )
+        if config.weighting != "rows":
+            weights = weights / lengths  # episodes are drawn, then one of their rows
+        if chosen is not None:
+            weights = weights * torch.from_numpy(chosen)
+        if not weights.any():
+            raise DataError(
+                f"with weighting={config.weighting} no chosen episode counts",
+                path=self.dataset.path,
+                field="costs",
+                remedy=f"raise cost_cap ({config.cost_cap:g}) above {costs.min():g}, the least "
+                "cost of an episode, or take another weighting",
+            )
+        return TransitionSampler(
+            self.rows(),
+            batch_size=config.batch_size,
+            seed=self.seed,
+            weights=weights,
+            repeats=lengths,
+        )
+
+    def rows(self) -> Table:
+        """What a row of a batch holds."""
+        return self.dataset.table(("observations", "actions"))
+
+    def inputs(self, batch: Columns) -> Tensor:
+        """What the network sees of a batch."""
+        return batch["observations"]
 
     def learn(self) -> dict[str, Tensor | float]:
         """See `SimpleLearner`."""
         batch, config = self.batches.sample(), self.config
-        observations, actions = batch["observations"], batch["actions"]
-        loss_of = _LOSSES[config.loss]
-        loss = clean = loss_of(actions, *self.actor(observations)).mean()
-        losses: dict[str, Tensor | float] = {str(config.loss): clean.detach()}
+        inputs, actions, fit = self.inputs(batch), batch["actions"], FITS[config.loss]
+        losses: dict[str, Tensor | float]
         if config.adversarial_weight:
-            attacked = loss_of(actions, *self.actor(self._attack(observations))).mean()
-            loss = clean + config.adversarial_weight * attacked
-            losses[f"{config.loss}_attacked"] = attacked.detach()
+            done = self.step / self.steps
+            loss, parts = robust_loss(
+                self.network,
+                inputs,
+                self._adversary.attack(self._victim, inputs, done=done),
+                actions,
+                torch.ones(len(actions)),
+                adversarial_weight=config.adversarial_weight,
+                robustness=config.robustness,
+                fit=fit,
+            )
+            losses = {**parts, "epsilon_ramp": self._adversary.ramp(done)}
+        else:
+            loss = fit.loss(actions, *self.network(inputs)).mean()
+            losses = {fit.name: loss.detach()}
         gradient_step(self.optimizer, loss, max_norm=math.inf)
         return {"policy": loss.detach(), **losses}
 
@@ -130,16 +231,10 @@ class Cloning(SimpleLearner[C]):
         """See `SimpleLearner`."""
         return self.trained_policy(self.actor)
 
-    def _attack(self, observations: Tensor) -> Tensor:
-        share = self.config.ramp_share
-        ramp = min(1.0, self.step / self.steps / share) if share else 1.0
-        return mixed_attack(
-            self._attacks,
-            TrainedPolicy(self._info, actor=self.actor),
-            observations,
-            epsilon=ramp * self.epsilon,
-            noise=GeneratorNoise(self.generator),
-        )
+    def _require_some(self, chosen: NDArray[Any], what: str, remedy: str) -> NDArray[Any]:
+        if not chosen.any():
+            raise DataError(what, path=self.dataset.path, field="costs", remedy=remedy)
+        return chosen
 
 
 class BC(Cloning[BCConfig]):
@@ -155,21 +250,95 @@ class BCSafe(Cloning[BCSafeConfig]):
     name: ClassVar[str] = "bc-safe"
     Config = BCSafeConfig
 
-    def choose_rows(self) -> TransitionSampler:
-        """Rows of safe episodes alone, all alike."""
-        episodes = self.dataset.episodes
-        safe = (episodes["cost"] <= self.config.cost_limit).to_numpy()
-        if not safe.any():
-            raise DataError(
-                f"no episode keeps the cost limit of {self.config.cost_limit:g}",
-                path=self.dataset.path,
-                field="costs",
-                remedy=f"there is nothing to clone below --cost-limit {episodes['cost'].min():g}",
-            )
-        return TransitionSampler(
-            self.dataset.table(("observations", "actions")),
-            batch_size=self.config.batch_size,
-            seed=self.seed,
-            weights=torch.tensor(safe, dtype=torch.float32),
-            repeats=torch.tensor(episodes["length"].to_numpy()),
+    def choose(self, costs: NDArray[Any], returns: NDArray[Any]) -> NDArray[Any]:
+        """Episodes within the limit."""
+        limit = self.config.cost_limit
+        return self._require_some(
+            costs <= limit,
+            f"no episode keeps the cost limit of {limit:g}",
+            f"there is nothing to clone below --cost-limit {costs.min():g}",
         )
+
+
+class BCRisky(Cloning[BCRiskyConfig]):
+    """Behaviour cloning of the episodes that cost twice the limit or more."""
+
+    name: ClassVar[str] = "bc-risky"
+    Config = BCRiskyConfig
+
+    def choose(self, costs: NDArray[Any], returns: NDArray[Any]) -> NDArray[Any]:
+        """Episodes far beyond the limit."""
+        least = self.config.excess * self.config.cost_limit
+        return self._require_some(
+            costs >= least,
+            f"no episode costs {least:g}, which is excess x cost_limit",
+            f"the dearest one costs {costs.max():g}: lower --cost-limit, or --set excess=...",
+        )
+
+
+class BCBoundary(Cloning[BCBoundaryConfig]):
+    """Behaviour cloning of the episodes that cost about the limit."""
+
+    name: ClassVar[str] = "bc-boundary"
+    Config = BCBoundaryConfig
+
+    def choose(self, costs: NDArray[Any], returns: NDArray[Any]) -> NDArray[Any]:
+        """Episodes within `width` of the limit."""
+        limit, width = self.config.cost_limit, self.config.width
+        nearest = costs[abs(costs - limit).argmin()]
+        return self._require_some(
+            ((1 - width) * limit < costs) & (costs <= (1 + width) * limit),
+            f"no episode costs between {(1 - width) * limit:g} and {(1 + width) * limit:g}",
+            f"the nearest one costs {nearest:g}: use --cost-limit {nearest:g}, or --set width=...",
+        )
+
+
+class BCFrontier(Cloning[BCFrontierConfig]):
+    """Behaviour cloning of the episodes with about the best return at their cost."""
+
+    name: ClassVar[str] = "bc-frontier"
+    Config = BCFrontierConfig
+
+    def choose(self, costs: NDArray[Any], returns: NDArray[Any]) -> NDArray[Any]:
+        """Episodes near the frontier."""
+        return self._require_some(
+            near_frontier(costs, returns, band=self.config.band),
+            f"no episode is within {self.config.band:g} of the range of returns of the frontier",
+            "widen it: --set band=...",
+        )
+
+
+class BCMultiTask(Cloning[BCMultiTaskConfig]):
+    """Behaviour cloning of all episodes, each told what it costs; acts as if told the limit."""
+
+    name: ClassVar[str] = "bc-multi-task"
+    Config = BCMultiTaskConfig
+
+    def networks(self) -> tuple[CostConditionedPolicy, GaussianPolicy]:
+        """See `Cloning`."""
+        actor = CostConditionedPolicy(
+            self.dataset.observation_size,
+            copy.deepcopy(self.box),
+            hidden_sizes=self.config.hidden_sizes,
+        )
+        self.standardize(actor.observations)
+        costs = torch.tensor(self.dataset.episodes[["cost"]].to_numpy(), dtype=torch.float32)
+        actor.fit_costs(Standardizer(1).fit(costs) if len(costs) > 1 else Standardizer(1))
+        actor.target_cost.fill_(self.config.cost_limit)
+        return actor, actor.network
+
+    def budget(self) -> Tensor:
+        """Attacks move observations, never the cost that is told."""
+        return torch.cat([super().budget(), torch.zeros(1)])
+
+    def rows(self) -> Table:
+        """See `Cloning`; the cost of the row's episode goes along."""
+        return self.dataset.table(("observations", "actions"), _episode_costs)
+
+    def inputs(self, batch: Columns) -> Tensor:
+        """Observations and costs, (B, ds + 1)."""
+        return torch.cat([batch["observations"], batch["episode_cost"][:, None]], dim=1)
+
+
+def _episode_costs(block: Transitions) -> Mapping[str, Tensor]:
+    return {"episode_cost": episode_totals(block.costs, block.terminals | block.timeouts)}

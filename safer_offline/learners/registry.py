@@ -45,6 +45,10 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
         "bcq-lag": "safer_offline.learners.bcq_lag:BCQLag",
         "bear-lag": "safer_offline.learners.bear_lag:BEARLag",
         "coptidice": "safer_offline.learners.coptidice:COptiDICE",
+        "bc-risky": "safer_offline.learners.cloning:BCRisky",
+        "bc-boundary": "safer_offline.learners.cloning:BCBoundary",
+        "bc-frontier": "safer_offline.learners.cloning:BCFrontier",
+        "bc-multi-task": "safer_offline.learners.cloning:BCMultiTask",
     },
     check=_check,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ class Actor(nn.Module, ABC):
         hidden_sizes: Hidden layers, or nothing for a kind without such.
     """
 
+    targets: ClassVar[tuple[str, ...]] = ()
+    """Buffers of one number that tell it what to aim at, such as `target_cost`."""
+
     def __init__(
         self, observation_size: int, box: ActionBox, *, hidden_sizes: Sequence[int] = ()
     ) -> None:
@@ -98,6 +101,7 @@ ACTORS: Registry[type[Actor]] = Registry(
         "gaussian": "safer_offline.policies.gaussian:GaussianPolicy",
         "squashed-gaussian": "safer_offline.policies.squashed:SquashedGaussianPolicy",
         "candidates": "safer_offline.policies.candidates:CandidatePolicy",
+        "cost-conditioned": "safer_offline.policies.conditioned:CostConditionedPolicy",
     },
     check=_check,
 )

@@ -12,7 +12,7 @@ from torch.nn import functional
 from safer_offline.policies.actors import ActionBox, Actor
 from safer_offline.policies.layers import mlp
 
-__all__ = ["MIN_STD", "ActionBox", "GaussianPolicy", "gaussian_nll"]
+__all__ = ["MIN_STD", "ActionBox", "GaussianPolicy", "gaussian_kl", "gaussian_nll"]
 
 MIN_STD = 0.05
 """Smallest standard deviation, in units of half the action range."""
@@ -51,3 +51,9 @@ def gaussian_nll(actions: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (0.5 * ((actions - mean) / std) ** 2 + std.log()).sum(-1) + 0.5 * actions.shape[
         -1
     ] * math.log(2 * math.pi)
+
+
+def gaussian_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
+    """KL(N(mean, diag std^2) || N(other_mean, diag other_std^2)), shape (B,) for each (B, da)."""
+    squares = std**2 + (mean - other_mean) ** 2
+    return (torch.log(other_std / std) + squares / (2 * other_std**2) - 0.5).sum(dim=-1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +165,27 @@ class TrainedPolicy(nn.Module):
             rows = given.reshape(-1, self.info.observation_size)
             actions = self.actor(rows)[0] if deterministic else self.actor.sample(rows)
         return actions.reshape(*given.shape[:-1], self.info.action_size).numpy()
+
+    def aimed_at(self, **targets: float) -> TrainedPolicy:
+        """The same policy, told to aim at something else: `aimed_at(target_cost=20)`.
+
+        Args:
+            **targets: What its kind can be told, see `Actor.targets`; the others stay.
+
+        Raises:
+            UsageError: If it cannot be told that, or the number is not finite.
+        """
+        told = copy.deepcopy(self)
+        for name, value in targets.items():
+            if name not in self.actor.targets:
+                known = ", ".join(self.actor.targets) or "nothing"
+                raise UsageError(
+                    f"this policy ({self.info.algorithm}) has no {name}; it can be told {known}"
+                )
+            if not math.isfinite(value):
+                raise UsageError(f"{name} must be finite, but is {value}")
+            getattr(told.actor, name).fill_(value)
+        return told
 
     def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the actions at raw (B, ds) observations."""

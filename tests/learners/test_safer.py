@@ -14,7 +14,7 @@ from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig
 from safer_offline.learners.margins import costs_within_margin
-from safer_offline.learners.mstep import robust_mstep_loss
+from safer_offline.learners.robust import robust_loss
 from safer_offline.learners.safer import imitation
 from safer_offline.learners.safer.offline_estep import information
 from safer_offline.settings import parse_settings
@@ -205,9 +205,9 @@ def test_recovery_states_are_weighed_against_chosen_episodes(config, points, mon
 
     def spy(policy, observations, attacked, actions, weights, **rest):
         seen.update(weights=weights, actions=actions, **rest)
-        return robust_mstep_loss(policy, observations, attacked, actions, weights, **rest)
+        return robust_loss(policy, observations, attacked, actions, weights, **rest)
 
-    monkeypatch.setattr(imitation, "robust_mstep_loss", spy)
+    monkeypatch.setattr(imitation, "robust_loss", spy)
     config = dataclasses.replace(config, recovery_weight=0.25, adversarial_weight=3.0)
     learner, _ = learner_after_estep(config, points, steps=20)
     half = config.batch_size

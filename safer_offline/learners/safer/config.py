@@ -8,16 +8,15 @@ from typing import Literal
 
 from safer_offline.errors import UsageError
 from safer_offline.estep import ESTEP_SOLVERS
+from safer_offline.learners.robust import RobustConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAFERConfig:
+class SAFERConfig(RobustConfig):
     """Settings of offline SAFER.
 
     Attributes:
         cost_limit: Largest expected cost of an episode, undiscounted.
-        epsilon: Budget of the attacks to withstand: one number, or one an observation coordinate.
-        epsilon_units: What `epsilon` counts: raw observation units or the data's deviations.
         margin: Part of the budget that a path must stay clear of cost by to be imitated. More is
             safer under attack and slower without.
         estep_solver: `newton`, or `cvxpy` for the same problem in a general-purpose solver.
@@ -29,9 +28,8 @@ class SAFERConfig:
         recovery_states: States at which it is made, drawn from all of the data.
         recovery_weight: Weight of these states in the M-step, against 1 for the chosen episodes.
             Among themselves they count by how much the E-step has to say there (`information`).
-        adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones.
-        attack_steps: Gradient steps of each attack in the M-step.
-        ramp_share: Part of the M-step over which epsilon grows from 0 to its full size.
+        adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones;
+            `ramp_share` is a share of that stage.
         discount: Of the critics, below 1.
         critic_members: Networks in each critic ensemble.
         cost_deviations: Standard deviations of the ensemble that are added to a cost estimate.
@@ -45,8 +43,6 @@ class SAFERConfig:
     """
 
     cost_limit: float = 10.0
-    epsilon: float | tuple[float, ...] = 0.05
-    epsilon_units: Literal["raw", "std"] = "raw"
     margin: float = 0.5
     estep_solver: Literal["newton", "cvxpy"] = "newton"
     episode_share: float = 0.1
@@ -55,8 +51,6 @@ class SAFERConfig:
     recovery_states: int = 20_000
     recovery_weight: float = 0.6
     adversarial_weight: float = 1.0
-    attack_steps: int = 4
-    ramp_share: float = 0.5
     discount: float = 0.99
     critic_members: int = 2
     cost_deviations: float = 1.0
@@ -68,20 +62,19 @@ class SAFERConfig:
     averaging_rate: float = 0.005
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in (
             "cost_limit",
             "margin",
             "recovery_weight",
-            "adversarial_weight",
             "cost_deviations",
         ):
             _require(0 <= getattr(self, name) < math.inf, self, name, ">= 0 and finite")
         for name in ("episode_share", "estimation_share", "averaging_rate", "discount"):
             _require(0 < getattr(self, name) < 1, self, name, "between 0 and 1")
-        _require(0 <= self.ramp_share <= 1, self, "ramp_share", "between 0 and 1")
         for name in ("candidate_kl", "learning_rate"):
             _require(0 < getattr(self, name) < math.inf, self, name, "> 0 and finite")
-        for name in ("attack_steps", "critic_members", "mixture_components", "batch_size"):
+        for name in ("critic_members", "mixture_components", "batch_size"):
             _require(getattr(self, name) >= 1, self, name, ">= 1")
         _require(
             bool(self.hidden_sizes) and min(self.hidden_sizes) >= 1,

@@ -15,7 +15,7 @@ from torch import Tensor
 from safer_offline.attacks import MAD, AttackTarget, GeneratorNoise, MaxCost, MaxReward
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
-from safer_offline.learners.mstep import mixed_attack, robust_mstep_loss
+from safer_offline.learners.robust import Adversary, robust_loss
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.offline_estep import EStepAnswer, information
 from safer_offline.learners.safer.schedule import learning_rate, set_learning_rate
@@ -60,11 +60,15 @@ class Imitation:
         self.answer = answer
         self.averaged_actor = copy.deepcopy(actor)
         self._config, self._steps = config, steps
-        self._actor, self._victim, self._epsilon = actor, victim, epsilon
-        self._noise = GeneratorNoise(generator)
+        self._actor, self._victim = actor, victim
         self._optimizer = torch.optim.Adam(actor.parameters(), lr=config.learning_rate)
         attack = {"steps": config.attack_steps, "restarts": 1}
-        self._attacks = (MaxCost(**attack), MaxReward(**attack), MAD(**attack))
+        self._adversary = Adversary(
+            config,
+            budget=epsilon,
+            noise=GeneratorNoise(generator),
+            attacks=(MaxCost(**attack), MaxReward(**attack), MAD(**attack)),
+        )
         self.chosen = _chosen_rows(dataset, answer, batch_size=config.batch_size, seed=seed + 1)
         self.recovery = _recovery_rows(dataset, answer, batch_size=config.batch_size, seed=seed + 2)
 
@@ -83,26 +87,19 @@ class Imitation:
         actions = torch.cat([chosen["actions"], recovery["actions"]])
         weights = torch.ones(len(actions))
         weights[config.batch_size :] = config.recovery_weight
-        ramp = min(1.0, done / config.ramp_share) if config.ramp_share else 1.0
-        attacked = mixed_attack(
-            self._attacks,
-            self._victim,
-            observations,
-            epsilon=ramp * self._epsilon,
-            noise=self._noise,
-        )
-        loss, parts = robust_mstep_loss(
+        loss, parts = robust_loss(
             self._actor,
             observations,
-            attacked,
+            self._adversary.attack(self._victim, observations, done=done),
             actions,
             weights,
             adversarial_weight=config.adversarial_weight,
+            robustness=config.robustness,
         )
         set_learning_rate(self._optimizer, learning_rate(config.learning_rate, done))
         gradient_step(self._optimizer, loss, max_norm=10.0)
         polyak_update(self.averaged_actor, self._actor, config.averaging_rate)
-        return {"policy": loss.detach(), **parts, "epsilon_ramp": ramp}
+        return {"policy": loss.detach(), **parts, "epsilon_ramp": self._adversary.ramp(done)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, but for the fitted network itself."""

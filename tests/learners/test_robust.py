@@ -1,11 +1,11 @@
-"""The robust M-step: its loss by hand, and who attacks which row."""
+"""The robust loss by hand, its three kinds, and who attacks which row."""
 
 import pytest
 import torch
 from torch import distributions as dist
 
 from safer_offline.attacks import MAD, Attack, GeneratorNoise, MaxCost, MaxReward, Uniform
-from safer_offline.learners.mstep import mixed_attack, robust_mstep_loss
+from safer_offline.learners.robust import Adversary, RobustConfig, mixed_attack, robust_loss
 from safer_offline.policies.gaussian import ActionBox, GaussianPolicy
 from safer_offline.policies.layers import gradient_step
 
@@ -65,7 +65,7 @@ def test_loss_is_weighted_likelihood_at_true_and_at_attacked_observations(policy
         return -(rows["weights"] * log_prob).mean()
 
     clean, attacked = weighted_nll(rows["observations"]), weighted_nll(rows["attacked"])
-    loss, parts = robust_mstep_loss(policy, **rows, adversarial_weight=rho)
+    loss, parts = robust_loss(policy, **rows, adversarial_weight=rho)
     torch.testing.assert_close(loss, clean + rho * attacked)
     torch.testing.assert_close(parts["nll"], clean.detach())
     torch.testing.assert_close(parts["nll_attacked"], attacked.detach())
@@ -73,14 +73,37 @@ def test_loss_is_weighted_likelihood_at_true_and_at_attacked_observations(policy
     assert not parts["nll"].requires_grad
 
 
+def test_noise_asks_for_the_same_action_and_kl_for_the_same_distribution(policy, rows):
+    def loss(robustness):
+        return robust_loss(policy, **rows, adversarial_weight=2.0, robustness=robustness)[0]
+
+    true, false = (dist.Normal(*policy(rows[name])) for name in ("observations", "attacked"))
+    clean = -(rows["weights"] * true.log_prob(rows["actions"]).sum(-1)).mean()
+    apart = (rows["weights"] * dist.kl_divergence(true, false).sum(-1)).mean()
+    torch.testing.assert_close(loss("kl"), clean + 2 * apart)
+    torch.testing.assert_close(loss("noise"), loss("attack"))
+
+
+def test_an_adversary_of_noise_has_no_plan_and_its_budget_grows(policy, rows):
+    settings = {"budget": EPSILON, "noise": noise(seed=0)}
+    quiet = Adversary(RobustConfig(robustness="noise"), **settings, attacks=(Mark(1.0),))
+    moved = quiet.attack(Victim(policy), rows["observations"], done=0.25) - rows["observations"]
+    assert quiet.ramp(0.25) == 0.5
+    assert 0.3 * EPSILON[0] < moved[:, 0].abs().max() <= 0.5 * EPSILON[0] + 1e-6
+    assert len(moved[:, 0].abs().unique()) == ROWS
+    loud = Adversary(RobustConfig(ramp_share=0.0), **settings, attacks=(Mark(1.0),))
+    attacked = loud.attack(Victim(policy), rows["observations"], done=0.0)
+    torch.testing.assert_close(attacked, rows["observations"] + EPSILON)
+
+
 def test_rows_of_no_weight_teach_nothing(policy, rows):
     rows["weights"] = torch.zeros(ROWS)
     rows["weights"][3] = 1.0
-    loss, _ = robust_mstep_loss(policy, **rows, adversarial_weight=1.0)
+    loss, _ = robust_loss(policy, **rows, adversarial_weight=1.0)
     others = torch.arange(ROWS) != 3
     rows["actions"][others] = 0.0
     rows["attacked"][others] = 5.0
-    same, _ = robust_mstep_loss(policy, **rows, adversarial_weight=1.0)
+    same, _ = robust_loss(policy, **rows, adversarial_weight=1.0)
     torch.testing.assert_close(loss, same)
 
 
@@ -95,7 +118,7 @@ def test_fitting_makes_the_policy_act_right_where_an_adversary_leads_it(policy):
 
     def error_under_attack(rho):
         for _ in range(150):
-            loss, _ = robust_mstep_loss(
+            loss, _ = robust_loss(
                 policy,
                 observations,
                 attacked,
