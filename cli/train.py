@@ -21,6 +21,10 @@ FEW_STEPS = 1_000
 """Below this, nothing of use can have been learned."""
 
 
+OPTIONS = {"adversarial_weight": "--robust"}
+"""Options that are not called as the setting is."""
+
+
 class Solver(str, Enum):
     """Who solves the E-step."""
 
@@ -61,6 +65,15 @@ def train_command(
         typer.Option(
             help="What epsilon counts: raw observation units, or the dataset's standard "
             "deviations (default: raw)."
+        ),
+    ] = None,
+    robust: Annotated[
+        bool | None,
+        typer.Option(
+            "--robust/--no-robust",
+            help="Learn to withstand them, or not: adversarial_weight is 1, or 0 (default: safer "
+            "does, others do not).",
+            show_default=False,
         ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Gradient updates in all.")] = 12_000,
@@ -117,9 +130,10 @@ def train_command(
     from safer_offline.learners.registry import ALGORITHMS
 
     if list_algorithms:
+        width = max(map(len, ALGORITHMS))
         for name in ALGORITHMS:
             kind = ALGORITHMS.get(name)
-            typer.echo(f"{name:12} {(kind.__doc__ or '').strip().splitlines()[0]}")
+            typer.echo(f"{name:{width}}  {(kind.__doc__ or '').strip().splitlines()[0]}")
         return
     learner = ALGORITHMS.get(algorithm)
     if list_settings:
@@ -145,6 +159,7 @@ def train_command(
         "epsilon": None if epsilon is None else parse_epsilon(epsilon),
         "epsilon_units": epsilon_units and epsilon_units.value,
         "estep_solver": estep_solver and estep_solver.value,
+        "adversarial_weight": None if robust is None else float(robust),
     }
     config = _configuration(learner.Config, algorithm, given, settings or [])
     name = default_run_name(source) + ("" if algorithm == "safer" else f"-{learner.name}")
@@ -183,8 +198,9 @@ def _configuration(kind: type[Any], algorithm: str, given: dict[str, Any], texts
     values = {name: value for name, value in given.items() if value is not None}
     for name in values:
         if name not in known:
+            option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
             raise UsageError(
-                f"--{name.replace('_', '-')}: {algorithm} has no such setting; "
+                f"{option}: {algorithm} has no such setting; "
                 f"`safer-offline train --algorithm {shlex.quote(algorithm)} --list-settings` "
                 "shows those it has"
             )

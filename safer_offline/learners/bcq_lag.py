@@ -83,8 +83,10 @@ class BCQLag(LagrangianLearner[BCQLagConfig]):
         """See `LagrangianLearner`: minus the value of shifted actions, and the price of cost."""
         with torch.no_grad():
             proposed = self.vae.actions(observations, self.latents(len(observations)))
-        value, price = self.priced(observations, self.actor(observations, proposed))
-        return {"actor": price - value.mean(), "price": price}
+        value, excess = self.judged(observations, self.actor(observations, proposed))
+        self.multiplier = self.controller.control(excess)
+        price = self.multiplier * excess
+        return {"actor": price - value, "price": price}
 
     def policy(self) -> TrainedPolicy:
         """See `SimpleLearner`."""

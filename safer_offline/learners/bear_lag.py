@@ -22,6 +22,7 @@ from torch import Tensor
 from safer_offline.errors import UsageError
 from safer_offline.learners.constrained import in_pieces, repeat_rows, require_positive
 from safer_offline.learners.lagrangian import LagrangianConfig, LagrangianLearner
+from safer_offline.learners.robust import RobustConfig
 from safer_offline.policies.squashed import SquashedGaussianPolicy
 from safer_offline.policies.trained import TrainedPolicy
 
@@ -29,7 +30,7 @@ Kernel = Literal["gaussian", "laplacian"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BEARLagConfig(LagrangianConfig):
+class BEARLagConfig(LagrangianConfig, RobustConfig):
     """Settings of BEAR-Lag (Kumar et al., NeurIPS 2019; multiplier of Stooke et al., ICML 2020).
 
     Defaults are OSRL's, which trains for 300,000 steps.
@@ -52,6 +53,7 @@ class BEARLagConfig(LagrangianConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RobustConfig.__post_init__(self)
         require_positive(self, "kernel_width", "matched_actions", "alpha_rate")
         if not 0 <= self.discrepancy_threshold < math.inf:
             raise UsageError(
@@ -89,6 +91,7 @@ class BEARLag(LagrangianLearner[BEARLagConfig]):
         """See `SimpleLearner`."""
         super().build()
         self.log_alpha = torch.zeros(())
+        self.extraction = self.robust_extraction(self.config, self.actor)
 
     def build_actor(self) -> SquashedGaussianPolicy:
         """See `LagrangianLearner`."""
@@ -112,23 +115,34 @@ class BEARLag(LagrangianLearner[BEARLagConfig]):
         return location + std * self.noise(len(observations), count, self.dataset.action_size)
 
     def actor_losses(self, observations: Tensor) -> dict[str, Tensor]:
-        """See `LagrangianLearner`; moves alpha."""
+        """See `LagrangianLearner`; moves alpha. Robust on request."""
         config, alpha = self.config, self.log_alpha.exp()
         repeated = repeat_rows(observations, config.matched_actions)
         with torch.no_grad():
             latents = self.latents(len(repeated))
             wanted = torch.cat([*in_pieces(self.vae.decode, repeated, latents)])
-        x = self.before_tanh(self.actor, observations, config.matched_actions)
-        distance = discrepancy(
-            wanted.view_as(x), x, kernel=config.kernel, width=config.kernel_width
-        ).mean()
-        value, price = self.priced(observations, self.actor.squash(x[:, 0]))
-        excess = distance - config.discrepancy_threshold
-        loss = alpha * excess + price
-        if self.step >= config.cloning_steps:
-            loss = loss - value.mean()
-        step = config.alpha_rate * alpha * excess.detach()
+
+        def discrepancy_and_judgement(shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            x = self.before_tanh(self.actor, shown, config.matched_actions)
+            distance = discrepancy(
+                wanted.view_as(x), x, kernel=config.kernel, width=config.kernel_width
+            ).mean()
+            return distance, *self.judged(observations, self.actor.squash(x[:, 0]))
+
+        def weighed(distance: Tensor, value: Tensor, excess: Tensor) -> Tensor:
+            loss = alpha * (distance - config.discrepancy_threshold) + self.multiplier * excess
+            return loss - value if self.step >= config.cloning_steps else loss
+
+        distance, value, excess = discrepancy_and_judgement(observations)
+        self.multiplier = self.controller.control(excess)
+        loss = weighed(distance, value, excess) + self.extraction.term(
+            lambda shown: weighed(*discrepancy_and_judgement(shown)),
+            observations,
+            done=self.step / self.steps,
+        )
+        step = config.alpha_rate * alpha * (distance.detach() - config.discrepancy_threshold)
         self.log_alpha = (self.log_alpha + step).clamp(-5, 5)
+        price = self.multiplier * excess
         return {"actor": loss, "discrepancy": distance, "price": price, "alpha": alpha}
 
     def policy(self) -> TrainedPolicy:

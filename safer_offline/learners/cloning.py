@@ -24,7 +24,7 @@ from safer_offline.datasets.dataset.access import Columns, Table, Transitions
 from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.datasets.dataset.sequences import episode_totals
 from safer_offline.errors import DataError, UsageError
-from safer_offline.learners.robust import FITS, ActorTarget, Adversary, RobustConfig, robust_loss
+from safer_offline.learners.robust import FITS, ActorTarget, Adversary, RobustConfig
 from safer_offline.learners.selection import Weighting, episode_weights, near_frontier
 from safer_offline.learners.simple import SimpleLearner
 from safer_offline.policies.conditioned import CostConditionedPolicy
@@ -98,11 +98,17 @@ class BCBoundaryConfig(BCSafeConfig):
     """Settings of the cloning of episodes that cost about the limit.
 
     Attributes:
-        cost_limit: The limit.
+        cost_limit: The limit, above 0.
         width: How far from the limit the cost of a cloned episode is at most, as a share of it.
     """
 
     width: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("cost_limit", "width"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be > 0 and finite, but is {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,24 +212,15 @@ class Cloning(SimpleLearner[C]):
     def learn(self) -> dict[str, Tensor | float]:
         """See `SimpleLearner`."""
         batch, config = self.batches.sample(), self.config
-        inputs, actions, fit = self.inputs(batch), batch["actions"], FITS[config.loss]
-        losses: dict[str, Tensor | float]
-        if config.adversarial_weight:
-            done = self.step / self.steps
-            loss, parts = robust_loss(
-                self.network,
-                inputs,
-                self._adversary.attack(self._victim, inputs, done=done),
-                actions,
-                torch.ones(len(actions)),
-                adversarial_weight=config.adversarial_weight,
-                robustness=config.robustness,
-                fit=fit,
-            )
-            losses = {**parts, "epsilon_ramp": self._adversary.ramp(done)}
-        else:
-            loss = fit.loss(actions, *self.network(inputs)).mean()
-            losses = {fit.name: loss.detach()}
+        loss, losses = self._adversary.loss(
+            self.network,
+            self._victim,
+            self.inputs(batch),
+            batch["actions"],
+            torch.ones(len(batch["actions"])),
+            done=self.step / self.steps,
+            fit=FITS[config.loss],
+        )
         gradient_step(self.optimizer, loss, max_norm=math.inf)
         return {"policy": loss.detach(), **losses}
 
@@ -289,7 +286,8 @@ class BCBoundary(Cloning[BCBoundaryConfig]):
         return self._require_some(
             ((1 - width) * limit < costs) & (costs <= (1 + width) * limit),
             f"no episode costs between {(1 - width) * limit:g} and {(1 + width) * limit:g}",
-            f"the nearest one costs {nearest:g}: use --cost-limit {nearest:g}, or --set width=...",
+            f"the nearest one costs {nearest:g}: take another --cost-limit, or --set width=... "
+            f"above {abs(nearest - limit) / limit:.3g}",
         )
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from safer_offline.datasets.dataset.access import Transitions, TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.errors import DataError, UsageError
+from safer_offline.learners.robust import RobustConfig, RobustExtraction
 from safer_offline.learners.simple import SimpleLearner
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.layers import Standardizer
@@ -162,6 +163,7 @@ class ConstrainedLearner(SimpleLearner[C]):
 
     Attributes:
         limit: The limit, discounted.
+        observation_std: Deviations of the data's observations, infinite where these are constant.
         table: The arrays `observations`, `next_observations`, `actions` and `costs`, and what
             `columns` gives.
         batches: Batches of its rows.
@@ -177,9 +179,11 @@ class ConstrainedLearner(SimpleLearner[C]):
             discount=config.discount,
             endless=not config.timeouts_end,
         )
-        self.scale = Standardizer(dataset.observation_size)
+        self.scale, spread = (Standardizer(dataset.observation_size) for _ in range(2))
+        self.standardize(spread)
+        self.observation_std = spread.std
         if config.standardize:
-            self.standardize(self.scale)
+            self.scale = spread
         names = ("observations", "next_observations", "actions", "costs")
         self.table = dataset.table(names, derive=self.columns)
         self.batches = TransitionSampler(self.table, batch_size=config.batch_size, seed=self.seed)
@@ -209,6 +213,14 @@ class ConstrainedLearner(SimpleLearner[C]):
             )
         )
         return policy
+
+    def robust_extraction(
+        self, config: RobustConfig, actor: SquashedGaussianPolicy
+    ) -> RobustExtraction:
+        """What makes a policy robust while it learns, as settings say."""
+        return RobustExtraction(
+            config, actor, observation_std=self.observation_std, generator=self.generator
+        )
 
     def value_critic(self, *, unit: float = 1.0, members: int | None = None) -> CriticEnsemble:
         """A new critic; it learns in the unit that is given, and answers in raw ones."""

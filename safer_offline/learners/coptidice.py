@@ -42,6 +42,7 @@ from safer_offline.learners.constrained import (
     detached,
     require_positive,
 )
+from safer_offline.learners.robust import RobustConfig
 from safer_offline.policies.critics import CriticEnsemble, critic_loss, discounted_to_go
 from safer_offline.policies.gaussian import gaussian_nll
 from safer_offline.policies.layers import EnsembleMLP, Standardizer
@@ -52,7 +53,7 @@ LARGEST_UNIT = 0.999
 
 
 @dataclass(frozen=True, kw_only=True)
-class COptiDICEConfig(ConstrainedConfig):
+class COptiDICEConfig(ConstrainedConfig, RobustConfig):
     """Settings of COptiDICE (Lee et al., ICLR 2022).
 
     Defaults are OSRL's, which trains for 300,000 steps.
@@ -87,6 +88,7 @@ class COptiDICEConfig(ConstrainedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RobustConfig.__post_init__(self)
         require_positive(self, "scalar_rate", "alpha")
         for name in ("cost_slack", "noise"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
@@ -155,9 +157,9 @@ class COptiDICE(ConstrainedLearner[COptiDICEConfig]):
         self.value_optimizer = adam(*values, rate=config.critic_rate)
         self.scalar_optimizer = torch.optim.Adam(scalars, lr=config.scalar_rate, fused=True)
         self.actor_optimizer = adam(self.actor, rate=config.actor_rate)
-        spread = Standardizer(dataset.observation_size)
-        self.standardize(spread)
-        self.observation_noise = config.noise * torch.where(spread.std.isfinite(), spread.std, 0.0)
+        self.extraction = self.robust_extraction(config, self.actor)
+        std = self.observation_std
+        self.observation_noise = config.noise * torch.where(std.isfinite(), std, 0.0)
         actions = Standardizer(dataset.action_size)
         self.action_noise = config.noise * actions.fit(b.actions for b in dataset.blocks()).std
         self.reward_critic: CriticEnsemble | None = None
@@ -253,7 +255,7 @@ class COptiDICE(ConstrainedLearner[COptiDICEConfig]):
             return losses, (weights * w * costs).mean()
 
     def actor_loss(self, batch: Columns, price: Tensor) -> Tensor:
-        """Negative log-likelihood of the data's actions, weighted by w."""
+        """Negative log-likelihood of the data's actions, weighted by w; robust on request."""
         with torch.no_grad():
             _, _, w = self.advantage(batch, price)
         observations, actions = batch["observations"], batch["actions"]
@@ -262,7 +264,12 @@ class COptiDICE(ConstrainedLearner[COptiDICEConfig]):
         x = self.box.units(actions)
         if self.config.likelihood == "squashed":
             x = x.clamp(-LARGEST_UNIT, LARGEST_UNIT).atanh()
-        return (w * gaussian_nll(x, *self.actor.before_tanh(observations))).mean()
+
+        def loss(shown: Tensor) -> Tensor:
+            return (w * gaussian_nll(x, *self.actor.before_tanh(shown))).mean()
+
+        done = self.step / self.steps
+        return loss(observations) + self.extraction.term(loss, observations, done=done)
 
     def policy(self) -> TrainedPolicy:
         """See `SimpleLearner`."""

@@ -39,13 +39,14 @@ from safer_offline.learners.constrained import (
     squared_errors,
     target_copy,
 )
+from safer_offline.learners.robust import RobustConfig
 from safer_offline.policies.layers import polyak_update
 from safer_offline.policies.trained import TrainedPolicy
 from safer_offline.policies.vae import ActionVAE, latent_divergence, vae_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class CPQConfig(CriticConfig):
+class CPQConfig(CriticConfig, RobustConfig):
     """Settings of CPQ (Xu, Zhan and Zhu, AAAI 2022).
 
     Defaults are OSRL's, which trains for 100,000 steps.
@@ -68,6 +69,7 @@ class CPQConfig(CriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RobustConfig.__post_init__(self)
         require_positive(self, "unlikely_limit", "alpha_rate")
         if not 0 <= self.unlikely_quantile < 1:
             raise UsageError(
@@ -97,6 +99,7 @@ class CPQ(ConstrainedLearner[CPQConfig]):
         self.vae_optimizer = adam(self.vae, rate=config.vae_rate)
         self.critic_optimizer = adam(self.reward_critic, self.cost_critic, rate=config.critic_rate)
         self.actor_optimizer = adam(self.actor, rate=config.actor_rate)
+        self.extraction = self.robust_extraction(config, self.actor)
 
     def learn(self) -> dict[str, Tensor]:
         """See `SimpleLearner`."""
@@ -171,11 +174,16 @@ class CPQ(ConstrainedLearner[CPQConfig]):
         return latent_divergence(*self.vae.encode(observations, actions)).mean(1)
 
     def actor_loss(self, observations: Tensor) -> Tensor:
-        """Minus the value of the policy's actions where they keep the limit."""
-        actions = self.draw(observations)
-        with torch.no_grad():
-            safe = self.cost_critic.standardized(observations, actions).amin(0) <= self.limit
-        return -(safe * self.reward_critic.standardized(observations, actions).amin(0)).mean()
+        """Minus the value of the policy's actions where they keep the limit; robust on request."""
+
+        def loss(shown: Tensor) -> Tensor:
+            actions = self.draw(shown)
+            with torch.no_grad():
+                safe = self.cost_critic.standardized(observations, actions).amin(0) <= self.limit
+            return -(safe * self.reward_critic.standardized(observations, actions).amin(0)).mean()
+
+        done = self.step / self.steps
+        return loss(observations) + self.extraction.term(loss, observations, done=done)
 
     def draw(self, observations: Tensor) -> Tensor:
         """Actions of the policy, reparametrised, (B, da)."""

@@ -193,12 +193,11 @@ class LagrangianLearner(ConstrainedLearner[L]):
 
         return torch.stack([mixed(self.reward_target), mixed(self.cost_target)])
 
-    def priced(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Values of actions, (B,), and the mean price of their cost, (); moves the multiplier."""
-        value = self.reward_critic.standardized(observations, actions).amin(0)
-        excess = (self.cost_critic.standardized(observations, actions).amin(0) - self.limit).mean()
-        self.multiplier = self.controller.control(excess)
-        return value, self.multiplier * excess
+    def judged(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean value of actions and mean excess of their cost over the limit, each ()."""
+        value = self.reward_critic.standardized(observations, actions).amin(0).mean()
+        cost = self.cost_critic.standardized(observations, actions).amin(0)
+        return value, (cost - self.limit).mean()
 
     def latents(self, rows: int) -> Tensor:
         """Latents for the VAE to decode, (rows, latent size)."""

@@ -14,6 +14,9 @@ where l is how the policy is fitted, such as -log pi(a | s), and r is one of
   (Zhang et al., "Robust Deep Reinforcement Learning against Adversarial Perturbations on State
   Observations", NeurIPS 2020). Where l knows no deviation, the squared distance of the means.
 
+A policy that critics improve has no target actions: l is what they say of its action, and what it
+does at s_hat is judged at the true s (`RobustExtraction`).
+
 Only the observation is attacked, never a real agent, and the action is one that was right at the
 true s.
 """
@@ -28,10 +31,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from safer_offline.attacks import MAD, Attack, AttackTarget, NoiseSource, Uniform
+from safer_offline.attacks import (
+    MAD,
+    Attack,
+    AttackTarget,
+    GeneratorNoise,
+    NoiseSource,
+    Uniform,
+    attack_budget,
+)
 from safer_offline.attacks.base import rows_of
 from safer_offline.errors import UsageError
 from safer_offline.policies.gaussian import gaussian_kl, gaussian_nll
+from safer_offline.policies.squashed import SquashedGaussianPolicy
 
 Robustness = Literal["attack", "noise", "kl"]
 Distribution = tuple[Tensor, Tensor]
@@ -121,14 +133,53 @@ class Adversary:
         noise: NoiseSource,
         attacks: Sequence[Attack] | None = None,
     ) -> None:
-        self._budget, self._noise, self._ramp_share = budget, noise, config.ramp_share
+        self._config, self._budget, self._noise = config, budget, noise
         if config.robustness == "noise":
             attacks = (Uniform(),)
         self._attacks = tuple(attacks or (MAD(steps=config.attack_steps, restarts=1),))
 
+    def loss(
+        self,
+        policy: Callable[[Tensor], Distribution],
+        victim: AttackTarget,
+        observations: Tensor,
+        actions: Tensor,
+        weights: Tensor,
+        *,
+        done: float,
+        fit: Fit = LIKELIHOOD,
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """`robust_loss` at observations that this adversary shows; without one if its weight is 0.
+
+        Args:
+            policy: The policy to fit.
+            victim: Policy and critics as they are now.
+            observations: True observations, shape (B, ds).
+            actions: Target actions, shape (B, da).
+            weights: Weight of each row, shape (B,).
+            done: Share of the training that is done.
+            fit: How the policy is fitted.
+        """
+        config = self._config
+        if not config.adversarial_weight:
+            plain = (weights * fit.loss(actions, *policy(observations))).mean()
+            return plain, {fit.name: plain.detach()}
+        loss, parts = robust_loss(
+            policy,
+            observations,
+            self.attack(victim, observations, done=done),
+            actions,
+            weights,
+            adversarial_weight=config.adversarial_weight,
+            robustness=config.robustness,
+            fit=fit,
+        )
+        return loss, {**parts, "epsilon_ramp": self.ramp(done)}
+
     def ramp(self, done: float) -> float:
         """Share of the budget in use when this share of the training is done."""
-        return min(1.0, done / self._ramp_share) if self._ramp_share else 1.0
+        share = self._config.ramp_share
+        return min(1.0, done / share) if share else 1.0
 
     def attack(self, victim: AttackTarget, observations: Tensor, *, done: float) -> Tensor:
         """What is shown instead of true observations (B, ds); same shape, no gradient.
@@ -234,6 +285,50 @@ def mixed_attack(
             rows_of(target, rows), observations[rows], epsilon=epsilon, noise=noise
         )
     return attacked
+
+
+class RobustExtraction:
+    """The adversarial part of the loss of a policy that is improved by critics or by weights.
+
+    Its adversary is MAD, whatever critics there are, so that all baselines meet the same one.
+
+    Args:
+        config: Settings.
+        actor: The policy.
+        observation_std: Deviations of the data's observations, shape (ds,).
+        generator: Of random numbers.
+    """
+
+    def __init__(
+        self,
+        config: RobustConfig,
+        actor: SquashedGaussianPolicy,
+        *,
+        observation_std: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        budget = attack_budget(config.epsilon, observation_std, units=config.epsilon_units)
+        self._config, self._actor = config, actor
+        self._adversary = Adversary(config, budget=budget, noise=GeneratorNoise(generator))
+
+    def term(
+        self, loss_when_shown: Callable[[Tensor], Tensor], observations: Tensor, *, done: float
+    ) -> Tensor | float:
+        """What attacked observations add to the loss, weighted, (); nothing if the weight is 0.
+
+        Args:
+            loss_when_shown: The loss, (), of what the policy does if it is shown (B, ds).
+            observations: True ones, raw, shape (B, ds).
+            done: Share of the training that is done.
+        """
+        config, actor = self._config, self._actor
+        if not config.adversarial_weight:
+            return 0.0
+        shown = self._adversary.attack(ActorTarget(actor), observations, done=done)
+        if config.robustness == "kl":  # the tanh is one-to-one, so that it changes no divergence
+            divergence = gaussian_kl(*actor.before_tanh(observations), *actor.before_tanh(shown))
+            return config.adversarial_weight * divergence.mean()
+        return config.adversarial_weight * loss_when_shown(shown)
 
 
 class ActorTarget:

@@ -135,10 +135,22 @@ def test_its_training_resumes_to_the_same_policy(place, monkeypatch, capfd):
     assert one == two
 
 
+@pytest.mark.parametrize(("algorithm", "option"), [("bc", "--robust"), ("safer", "--no-robust")])
+def test_robustness_is_an_option(place, monkeypatch, capfd, algorithm, option):
+    out = place / f"robust-{algorithm}"
+    given = ["train", "balls.h5", "--algorithm", algorithm, option, "--steps", "20", "-o", str(out)]
+    assert here(place, monkeypatch, capfd, given)[0] == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["config"]["adversarial_weight"] == (option == "--robust")
+    losses = (out / "metrics.csv").read_text().splitlines()[0]
+    assert ("nll_attacked" in losses) == (option == "--robust")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (["--cost-limit", "3"], "--cost-limit: mine:Cloning has no such setting"),
+        (["--robust"], "--robust: mine:Cloning has no such setting"),
         (["--set", "rte=1"], "the nearest is 'rate'"),
         (["--set", "rate=fast"], "must look like 0.001"),
         (["--algorithm", "mine:Clonin"], "'Cloning'"),

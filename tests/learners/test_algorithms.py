@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from safer_offline import load_policy, train
-from safer_offline.attacks import GeneratorNoise, resolve_attacks
+from safer_offline.attacks import MAD, GeneratorNoise, RowNoise, resolve_attacks
 from safer_offline.datasets import save_dataset
 from safer_offline.datasets.larger_than_memory.cache import open_cached
 from safer_offline.errors import DataError, SaferOfflineError
@@ -21,8 +21,11 @@ SMALL = {
     "sampled_actions": 3,
     "batch_size": 32,
     "cost_limit": 2.0,
+    "width": 20.0,
 }
 WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag", "coptidice")
+ROBUST_EXTRACTION = ("cpq", "bear-lag", "coptidice")
+"""Those whose critics or weights improve a policy that can be made robust."""
 
 
 def small(name, **settings):
@@ -32,10 +35,13 @@ def small(name, **settings):
     return kind(**{key: value for key, value in (SMALL | settings).items() if key in known})
 
 
+@pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "safer"])
-def test_a_state_goes_on_where_it_was_taken_and_a_seed_repeats(points, name):
+def test_a_state_goes_on_where_it_was_taken_and_a_seed_repeats(points, name, rho):
+    config = small(name, adversarial_weight=rho)
+
     def learner():
-        return ALGORITHMS.get(name)(small(name), points, steps=12, seed=3)
+        return ALGORITHMS.get(name)(config, points, steps=12, seed=3)
 
     whole, half, resumed = learner(), learner(), learner()
     for _ in range(5):
@@ -89,6 +95,45 @@ def test_its_policy_file_acts_and_can_be_attacked(points, tmp_path, name):
         attacked = attack.perturb(policy, observations, epsilon=epsilon, noise=noise)
         value = attack.objective(policy, observations)
         assert value(attacked).mean() > value(observations).mean()
+
+
+def attacked_actions(learner, points):
+    """How far MAD moves the mean action, on average."""
+    victim, observations = learner.policy(), points.observations[:200]
+    attacked = MAD(steps=10, restarts=2).perturb(
+        victim,
+        observations,
+        epsilon=torch.full((2,), 0.3),
+        noise=RowNoise.seeded(0, "mad", range(200)),
+    )
+    clean, moved = (victim.action_distribution(x)[0] for x in (observations, attacked))
+    return float((clean - moved).norm(dim=1).mean())
+
+
+@pytest.mark.parametrize("name", ROBUST_EXTRACTION)
+def test_a_smooth_policy_is_moved_less(points, name):
+    moved = []
+    for rho in (0.0, 10.0):
+        settings = {"epsilon": 0.3, "ramp_share": 0.0, "robustness": "kl", "actor_rate": 1e-3}
+        config = small(name, adversarial_weight=rho, **settings)
+        learner = ALGORITHMS.get(name)(config, points, steps=200, seed=0)
+        for _ in range(200):
+            learner.update()
+        moved.append(attacked_actions(learner, points))
+    assert moved[1] < 0.8 * moved[0]
+
+
+@pytest.mark.parametrize("name", ROBUST_EXTRACTION)
+@pytest.mark.parametrize("robustness", ["attack", "noise", "kl"])
+def test_what_attacked_observations_add_is_weighed(points, name, robustness):
+    """The same batch, noise and attack, half as much again of what they add."""
+    losses = []
+    for rho in (0.0, 1.0, 1.5):
+        config = small(name, adversarial_weight=rho, robustness=robustness, ramp_share=0.0)
+        learner = ALGORITHMS.get(name)(config, points, steps=10, seed=0)
+        losses.append(float(learner.update()["actor"]))
+    assert losses[1] != losses[0]
+    assert losses[2] - losses[0] == pytest.approx(1.5 * (losses[1] - losses[0]), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", WITH_CRITICS)

@@ -12,10 +12,8 @@ import torch
 from safer_offline.attacks import attack_budget
 from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
-from safer_offline.learners import SAFER, SAFERConfig
+from safer_offline.learners import SAFER, SAFERConfig, robust
 from safer_offline.learners.margins import costs_within_margin
-from safer_offline.learners.robust import robust_loss
-from safer_offline.learners.safer import imitation
 from safer_offline.learners.safer.offline_estep import information
 from safer_offline.settings import parse_settings
 
@@ -202,12 +200,13 @@ def test_an_episode_is_imitated_in_proportion_to_its_weight_however_long_it_is(c
 
 def test_recovery_states_are_weighed_against_chosen_episodes(config, points, monkeypatch):
     seen = {}
+    robust_loss = robust.robust_loss
 
     def spy(policy, observations, attacked, actions, weights, **rest):
         seen.update(weights=weights, actions=actions, **rest)
         return robust_loss(policy, observations, attacked, actions, weights, **rest)
 
-    monkeypatch.setattr(imitation, "robust_loss", spy)
+    monkeypatch.setattr(robust, "robust_loss", spy)
     config = dataclasses.replace(config, recovery_weight=0.25, adversarial_weight=3.0)
     learner, _ = learner_after_estep(config, points, steps=20)
     half = config.batch_size

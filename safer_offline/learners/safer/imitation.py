@@ -15,7 +15,7 @@ from torch import Tensor
 from safer_offline.attacks import MAD, AttackTarget, GeneratorNoise, MaxCost, MaxReward
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
-from safer_offline.learners.robust import Adversary, robust_loss
+from safer_offline.learners.robust import Adversary
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.offline_estep import EStepAnswer, information
 from safer_offline.learners.safer.schedule import learning_rate, set_learning_rate
@@ -87,19 +87,13 @@ class Imitation:
         actions = torch.cat([chosen["actions"], recovery["actions"]])
         weights = torch.ones(len(actions))
         weights[config.batch_size :] = config.recovery_weight
-        loss, parts = robust_loss(
-            self._actor,
-            observations,
-            self._adversary.attack(self._victim, observations, done=done),
-            actions,
-            weights,
-            adversarial_weight=config.adversarial_weight,
-            robustness=config.robustness,
+        loss, parts = self._adversary.loss(
+            self._actor, self._victim, observations, actions, weights, done=done
         )
         set_learning_rate(self._optimizer, learning_rate(config.learning_rate, done))
         gradient_step(self._optimizer, loss, max_norm=10.0)
         polyak_update(self.averaged_actor, self._actor, config.averaging_rate)
-        return {"policy": loss.detach(), **parts, "epsilon_ramp": self._adversary.ramp(done)}
+        return {"policy": loss.detach(), **parts}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, but for the fitted network itself."""
