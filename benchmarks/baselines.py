@@ -1,0 +1,168 @@
+"""Every algorithm with the same CPU time, robust or not: return and cost, natural and attacked.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/baselines.py FOLDER
+    (an hour and a half on two cores; goes on where it was stopped)
+
+Car-Circle and Ball-Circle, `mixed` data, cost limit 10, default settings, training seed 0, one
+thread a run. Two trials say how many updates `CPU_SECONDS` are good for.
+FOLDER keeps datasets and runs. Writes benchmarks/results/baselines.csv, a row for each run, attack
+and owner of the critics that lead it:
+
+updates, cpu_seconds   of the training
+critics   `own`, or `safer`: those of the SAFER run on the same data, so that policies without
+          critics meet the same attacks, and nobody is safe for misleading ones
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from safer_offline import TrainedPolicy, evaluate, load_policy, train
+from safer_offline.datasets import OfflineDataset, load_dataset
+from safer_offline.learners import ALGORITHMS
+from safer_offline.settings import settings_of
+
+RESULTS = Path(__file__).parent / "results" / "baselines.csv"
+TASKS = ("car-circle", "ball-circle")
+CPU_SECONDS = 180
+TRIALS = (20, 120)
+EPISODES, SEED = 50, 0
+ATTACKS = "natural,uniform,mad"
+LEFT_OUT = ("bc-risky", "bc-boundary", "bc-frontier", "bc-multi-task")
+"""What does not try to keep a limit is no competitor."""
+KEY = ["task", "algorithm", "robust"]
+COLUMNS = [*KEY, "updates", "cpu_seconds", "attack", "critics", "reward_mean", "reward_std"]
+COLUMNS += ["cost_mean", "cost_std", "violation_rate", "episodes", "seed"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of the table."""
+
+    task: str
+    algorithm: str
+    robust: bool
+
+    def folder(self, root: Path) -> Path:
+        """Where its run lies."""
+        return root / self.task / (self.algorithm + ("-robust" if self.robust else ""))
+
+
+def entries() -> Iterator[Entry]:
+    """SAFER first, whose critics the others meet."""
+    for task in TASKS:
+        yield Entry(task, "safer", robust=True)
+    for name in ALGORITHMS:
+        if name in LEFT_OUT:
+            continue
+        can = "adversarial_weight" in settings_of(ALGORITHMS.get(name).Config)
+        for robust in (False, True)[: 1 + can]:
+            for task in TASKS:
+                if (name, robust) != ("safer", True):
+                    yield Entry(task, name, robust)
+
+
+def updates_for(entry: Entry, config: object, dataset: OfflineDataset) -> int:
+    """How many updates `CPU_SECONDS` are good for, by a straight line through two trials."""
+    seconds = []
+    for steps in TRIALS:
+        start = time.process_time()
+        learner = ALGORITHMS.get(entry.algorithm)(config, dataset, steps=steps, seed=0)
+        for _ in range(steps):
+            learner.update()
+        seconds.append(time.process_time() - start)
+    each = (seconds[1] - seconds[0]) / (TRIALS[1] - TRIALS[0])
+    fixed = max(0.0, seconds[0] - TRIALS[0] * each)
+    return max(TRIALS[1], int((CPU_SECONDS - fixed) / each))
+
+
+def run(entry: Entry, root: Path) -> pd.DataFrame:
+    """Train and attack one; rows of the table."""
+    torch.set_num_threads(1)
+    dataset = load_dataset(root / f"{entry.task}.h5")
+    kind = ALGORITHMS.get(entry.algorithm).Config
+    given = {"cost_limit": 10.0, "adversarial_weight": float(entry.robust)}
+    config = kind(**{name: value for name, value in given.items() if name in settings_of(kind)})
+    updates = updates_for(entry, config, dataset)
+    start = time.process_time()
+    folder = entry.folder(root)
+    policy = train(
+        config, dataset, out=folder, algorithm=entry.algorithm, steps=updates, progress=False
+    ).policy
+    cpu_seconds = time.process_time() - start
+    tables = []
+    for owner, victim in attacked_as(policy, entry, root):
+        names = ["mc", "mr"] if victim.critics else []
+        if owner == "own":
+            names = [*ATTACKS.split(","), *names]
+        report = evaluate(
+            victim, attacks=names, episodes=EPISODES, seed=SEED, cost_limit=10.0, workers=0
+        )
+        tables.append(report.summary().assign(critics=owner))
+    table = pd.concat(tables).assign(
+        task=entry.task,
+        algorithm=entry.algorithm,
+        robust=entry.robust,
+        updates=updates,
+        cpu_seconds=round(cpu_seconds),
+    )
+    return table[COLUMNS].round(3)
+
+
+def attacked_as(
+    policy: TrainedPolicy, entry: Entry, root: Path
+) -> Iterator[tuple[str, TrainedPolicy]]:
+    """The policy with its own critics, if it has any, and with those of the SAFER run."""
+    yield "own", policy
+    if entry.algorithm != "safer":
+        other = load_policy(Entry(entry.task, "safer", robust=True).folder(root))
+        yield (
+            "safer",
+            TrainedPolicy(
+                policy.info,
+                actor=policy.actor,
+                reward_critic=other.reward_critic,
+                cost_critic=other.cost_critic,
+            ),
+        )
+
+
+def done() -> pd.DataFrame:
+    """Rows of earlier calls."""
+    return pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=COLUMNS)
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    for task in TASKS:
+        if not (file := root / f"{task}.h5").exists():
+            command = [sys.executable, "-m", "safer_offline", "collect", task, "--out", str(file)]
+            subprocess.run(command, check=True)
+    table = done()
+    finished = {Entry(*key) for key in table[KEY].itertuples(index=False, name=None)}
+    waiting = [entry for entry in entries() if entry not in finished]
+    first = [entry for entry in waiting if entry.algorithm == "safer" and entry.robust]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        for batch in (first, [entry for entry in waiting if entry not in first]):
+            jobs = {pool.submit(run, entry, root): entry for entry in batch}
+            for job in as_completed(jobs):
+                table = pd.concat([table, job.result()])
+                table.to_csv(RESULTS, index=False)
+                print(
+                    jobs[job], "\n", job.result().iloc[:, 3:10].to_string(index=False), flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()
