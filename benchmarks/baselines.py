@@ -4,7 +4,7 @@
     (an hour and a half on two cores; goes on where it was stopped)
 
 Car-Circle and Ball-Circle, `mixed` data, cost limit 10, default settings, training seed 0, one
-thread a run. Two trials say how many updates `CPU_SECONDS` are good for.
+thread a run. Trials say how many updates `CPU_SECONDS` are good for.
 FOLDER keeps datasets and runs. Writes benchmarks/results/baselines.csv, a row for each run, attack
 and owner of the critics that lead it:
 
@@ -36,7 +36,7 @@ from safer_offline.settings import settings_of
 RESULTS = Path(__file__).parent / "results" / "baselines.csv"
 TASKS = ("car-circle", "ball-circle")
 CPU_SECONDS = 180
-TRIALS = (20, 120)
+FIRST_TRIAL, TRIAL_SECONDS = 30, 15
 EPISODES, SEED = 50, 0
 ATTACKS = "natural,uniform,mad"
 LEFT_OUT = ("bc-risky", "bc-boundary", "bc-frontier", "bc-multi-task")
@@ -74,17 +74,22 @@ def entries() -> Iterator[Entry]:
 
 
 def updates_for(entry: Entry, config: object, dataset: OfflineDataset) -> int:
-    """How many updates `CPU_SECONDS` are good for, by a straight line through two trials."""
-    seconds = []
-    for steps in TRIALS:
+    """How many updates `CPU_SECONDS` are good for, by a straight line through the last two trials.
+
+    A trial is four times as long as the one before, until one has taken `TRIAL_SECONDS`.
+    """
+    steps, seconds = [], []
+    while not seconds or seconds[-1] < TRIAL_SECONDS:
+        steps.append(FIRST_TRIAL * 4 ** len(steps))
         start = time.process_time()
-        learner = ALGORITHMS.get(entry.algorithm)(config, dataset, steps=steps, seed=0)
-        for _ in range(steps):
+        learner = ALGORITHMS.get(entry.algorithm)(config, dataset, steps=steps[-1], seed=0)
+        for _ in range(steps[-1]):
             learner.update()
         seconds.append(time.process_time() - start)
-    each = (seconds[1] - seconds[0]) / (TRIALS[1] - TRIALS[0])
-    fixed = max(0.0, seconds[0] - TRIALS[0] * each)
-    return max(TRIALS[1], int((CPU_SECONDS - fixed) / each))
+    if len(steps) == 1:
+        return round(steps[0] * CPU_SECONDS / seconds[0])
+    each = (seconds[-1] - seconds[-2]) / (steps[-1] - steps[-2])
+    return round(steps[-1] + (CPU_SECONDS - seconds[-1]) / each)
 
 
 def run(entry: Entry, root: Path) -> pd.DataFrame:
