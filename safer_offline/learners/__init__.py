@@ -9,17 +9,20 @@ cpq       constraints penalized Q-learning
 bcq_lag   batch-constrained Q-learning with a multiplier
 bear_lag  support matching with a multiplier
 coptidice imitation by the distribution of the best safe policy
+caps      several policies by implicit Q-learning, switched by a limit that is told later
 state     what a learner remembers, for checkpoints
 robust    attacked observations, for whatever fits a policy
 selection which episodes an imitator looks at, and how much each counts
 margins   what an episode would cost under attack
 constrained       what algorithms with a limit on the discounted cost share
 lagrangian        what those with a multiplier share
+expectile         what those on implicit Q-learning share
 """
 
 from safer_offline.learners.base import Learner
 from safer_offline.learners.bcq_lag import BCQLagConfig
 from safer_offline.learners.bear_lag import BEARLagConfig
+from safer_offline.learners.caps import CAPSConfig
 from safer_offline.learners.cloning import (
     BCBoundaryConfig,
     BCConfig,
@@ -46,6 +49,7 @@ __all__ = [
     "BCRiskyConfig",
     "BCSafeConfig",
     "BEARLagConfig",
+    "CAPSConfig",
     "COptiDICEConfig",
     "CPQConfig",
     "Learner",

@@ -29,7 +29,7 @@ from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.errors import DataError, UsageError
 from safer_offline.learners.robust import RobustConfig, RobustExtraction
 from safer_offline.learners.simple import SimpleLearner
-from safer_offline.policies.critics import CriticEnsemble
+from safer_offline.policies.critics import CriticEnsemble, StateValue
 from safer_offline.policies.layers import Standardizer
 from safer_offline.policies.squashed import SquashedGaussianPolicy
 
@@ -173,12 +173,7 @@ class ConstrainedLearner(SimpleLearner[C]):
         """See `SimpleLearner`."""
         config, dataset = self.config, self.dataset
         require_costs(dataset, algorithm=self.name)
-        self.limit = discounted_limit(
-            config.cost_limit,
-            episode_length=config.episode_length or int(dataset.episodes["length"].max()),
-            discount=config.discount,
-            endless=not config.timeouts_end,
-        )
+        self.limit = self.discounted(config.cost_limit)
         self.scale, spread = (Standardizer(dataset.observation_size) for _ in range(2))
         self.standardize(spread)
         self.observation_std = spread.std
@@ -187,6 +182,20 @@ class ConstrainedLearner(SimpleLearner[C]):
         names = ("observations", "next_observations", "actions", "costs")
         self.table = dataset.table(names, derive=self.columns)
         self.batches = TransitionSampler(self.table, batch_size=config.batch_size, seed=self.seed)
+
+    def discounted(self, cost: float) -> float:
+        """What the discounted cost is where that of an episode is `cost`."""
+        config = self.config
+        return discounted_limit(
+            cost,
+            episode_length=self.episode_length(),
+            discount=config.discount,
+            endless=not config.timeouts_end,
+        )
+
+    def episode_length(self) -> int:
+        """Steps of an episode: as set, or those of the data's longest."""
+        return self.config.episode_length or int(self.dataset.episodes["length"].max())
 
     def columns(self, transitions: Transitions) -> Mapping[str, Tensor]:
         """What data do not hold: scaled `rewards`, and 1 or 0 for `going_on`, each (n,)."""
@@ -234,6 +243,17 @@ class ConstrainedLearner(SimpleLearner[C]):
         )
         critic.values.std.fill_(1 / unit)
         return critic
+
+    def state_value(self, *, members: int | None = None) -> StateValue:
+        """A new value of states, of the critics' sizes."""
+        value: StateValue = self.scaled(
+            StateValue(
+                self.dataset.observation_size,
+                members=members or self.config.critic_members,
+                hidden_sizes=self.config.critic_hidden_sizes,
+            )
+        )
+        return value
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal numbers."""

@@ -45,7 +45,7 @@ from safer_offline.learners.constrained import (
 from safer_offline.learners.robust import RobustConfig
 from safer_offline.policies.critics import CriticEnsemble, critic_loss, discounted_to_go
 from safer_offline.policies.gaussian import gaussian_nll
-from safer_offline.policies.layers import EnsembleMLP, Standardizer
+from safer_offline.policies.layers import Standardizer
 from safer_offline.policies.trained import TrainedPolicy
 
 LARGEST_UNIT = 0.999
@@ -112,28 +112,6 @@ DIVERGENCES: Mapping[str, tuple[Function, Function]] = {
 """f and the inverse of its derivative, by name."""
 
 
-class StateValue(nn.Module):
-    """The least of E estimates of something about a state.
-
-    Args:
-        observation_size: Size of an observation.
-        members: Number of networks E.
-        hidden_sizes: Their hidden layers.
-    """
-
-    def __init__(
-        self, observation_size: int, *, members: int, hidden_sizes: tuple[int, ...]
-    ) -> None:
-        super().__init__()
-        self.observations = Standardizer(observation_size)
-        self.ensemble = EnsembleMLP(members, (observation_size, *hidden_sizes, 1))
-
-    def forward(self, *observations: Tensor) -> tuple[Tensor, ...]:
-        """For each of several (B, ds), (B,); all in one pass."""
-        estimates: Tensor = self.ensemble(self.observations(torch.cat(observations)))
-        return estimates.squeeze(-1).amin(0).chunk(len(observations))
-
-
 class COptiDICE(ConstrainedLearner[COptiDICEConfig]):
     """Constrained stationary distribution correction estimation (Lee et al., ICLR 2022)."""
 
@@ -182,18 +160,6 @@ class COptiDICE(ConstrainedLearner[COptiDICEConfig]):
                     discount=self.config.discount,
                 )
         return columns
-
-    def state_value(self) -> StateValue:
-        """A new one of the configuration's sizes."""
-        config = self.config
-        value: StateValue = self.scaled(
-            StateValue(
-                self.dataset.observation_size,
-                members=config.critic_members,
-                hidden_sizes=config.critic_hidden_sizes,
-            )
-        )
-        return value
 
     def attack_critic(self, column: str) -> CriticEnsemble:
         """A new critic to be fitted to a column."""

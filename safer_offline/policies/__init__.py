@@ -6,9 +6,10 @@ gaussian    the kind that is used most
 squashed    a Gaussian behind a tanh
 candidates  the best of what a VAE proposes
 vae         what actions the data take, as a variational autoencoder
+switching   one of several Gaussians, by what its action would cost
 conditioned a Gaussian that is told what the episode shall cost
 behavior    who acted in the data: a mixture of Gaussians
-critics     values of actions, and their targets
+critics     values of actions and states, and their targets
 trained     a policy as users hold it, and its file
 digest      how a file proves that it is whole
 """

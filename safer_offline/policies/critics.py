@@ -93,6 +93,26 @@ class CriticEnsemble(nn.Module):
         return estimates.mean(0) + deviations * estimates.std(0, correction=0)
 
 
+class StateValue(nn.Module):
+    """The least of E estimates of something about a state.
+
+    Args:
+        observation_size: Size of an observation.
+        members: Number of networks E.
+        hidden_sizes: Their hidden layers.
+    """
+
+    def __init__(self, observation_size: int, *, members: int, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.observations = Standardizer(observation_size)
+        self.ensemble = EnsembleMLP(members, (observation_size, *hidden_sizes, 1))
+
+    def forward(self, *observations: Tensor) -> tuple[Tensor, ...]:
+        """For each of several (B, ds), (B,); all in one pass."""
+        estimates: Tensor = self.ensemble(self.observations(torch.cat(observations)))
+        return estimates.squeeze(-1).amin(0).chunk(len(observations))
+
+
 def critic_loss(
     critic: CriticEnsemble, observations: Tensor, actions: Tensor, targets: Tensor
 ) -> Tensor:
