@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         CAPSConfig,
         COptiDICEConfig,
         CPQConfig,
+        FISORConfig,
         SAFERConfig,
     )
     from safer_offline.policies.trained import TrainedPolicy, load_policy
@@ -58,6 +59,7 @@ __all__ = [
     "COptiDICEConfig",
     "CPQConfig",
     "EvaluationReport",
+    "FISORConfig",
     "Run",
     "SAFERConfig",
     "TrainedPolicy",
@@ -79,6 +81,7 @@ _HOMES = {
     "CAPSConfig": "learners",
     "COptiDICEConfig": "learners",
     "CPQConfig": "learners",
+    "FISORConfig": "learners",
     "SAFERConfig": "learners",
     "EvaluationReport": "evaluation.results",
     "evaluate": "evaluation.harness",

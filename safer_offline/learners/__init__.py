@@ -9,6 +9,7 @@ cpq       constraints penalized Q-learning
 bcq_lag   batch-constrained Q-learning with a multiplier
 bear_lag  support matching with a multiplier
 coptidice imitation by the distribution of the best safe policy
+fisor     the best reward where no cost need be, by a diffusion model
 caps      several policies by implicit Q-learning, switched by a limit that is told later
 state     what a learner remembers, for checkpoints
 robust    attacked observations, for whatever fits a policy
@@ -33,6 +34,7 @@ from safer_offline.learners.cloning import (
 )
 from safer_offline.learners.coptidice import COptiDICEConfig
 from safer_offline.learners.cpq import CPQConfig
+from safer_offline.learners.fisor import FISORConfig
 from safer_offline.learners.registry import ALGORITHMS
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.learner import SAFER
@@ -52,6 +54,7 @@ __all__ = [
     "CAPSConfig",
     "COptiDICEConfig",
     "CPQConfig",
+    "FISORConfig",
     "Learner",
     "SAFERConfig",
     "SimpleLearner",

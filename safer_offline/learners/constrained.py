@@ -203,9 +203,13 @@ class ConstrainedLearner(SimpleLearner[C]):
         if self.config.timeouts_end:
             ends = ends | transitions.timeouts
         return {
-            "rewards": self.config.reward_scale * transitions.rewards,
+            "rewards": self.reward_unit() * transitions.rewards,
             "going_on": (~ends).float(),
         }
+
+    def reward_unit(self) -> float:
+        """What rewards are multiplied by while learning."""
+        return self.config.reward_scale
 
     def scaled(self, network: Any) -> Any:  # noqa: ANN401 - whatever has `observations`
         """The same network with the data's scale of observations."""

@@ -161,10 +161,6 @@ class ExpectileLearner(ConstrainedLearner[E]):
         self.value_optimizer = adam(self.reward.value, self.cost.value, rate=config.value_rate)
         self.critic_optimizer = adam(self.reward.critic, self.cost.critic, rate=config.critic_rate)
 
-    def reward_unit(self) -> float:
-        """What rewards are multiplied by while learning."""
-        return self.config.reward_scale
-
     def fit_values(self, advantages: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of V of `reward` and `cost`, whose (B,) advantages are given; its losses."""
         config = self.config

@@ -49,6 +49,7 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
         "bcq-lag": "safer_offline.learners.bcq_lag:BCQLag",
         "bear-lag": "safer_offline.learners.bear_lag:BEARLag",
         "coptidice": "safer_offline.learners.coptidice:COptiDICE",
+        "fisor": "safer_offline.learners.fisor:FISOR",
         "caps": "safer_offline.learners.caps:CAPS",
     },
     check=_check,

@@ -6,6 +6,7 @@ gaussian    the kind that is used most
 squashed    a Gaussian behind a tanh
 candidates  the best of what a VAE proposes
 vae         what actions the data take, as a variational autoencoder
+diffusion   the safest of what is left of noise
 switching   one of several Gaussians, by what its action would cost
 conditioned a Gaussian that is told what the episode shall cost
 behavior    who acted in the data: a mixture of Gaussians

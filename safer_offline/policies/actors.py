@@ -101,6 +101,7 @@ ACTORS: Registry[type[Actor]] = Registry(
         "gaussian": "safer_offline.policies.gaussian:GaussianPolicy",
         "squashed-gaussian": "safer_offline.policies.squashed:SquashedGaussianPolicy",
         "candidates": "safer_offline.policies.candidates:CandidatePolicy",
+        "diffusion": "safer_offline.policies.diffusion:DiffusionPolicy",
         "switching": "safer_offline.policies.switching:SwitchingPolicy",
         "cost-conditioned": "safer_offline.policies.conditioned:CostConditionedPolicy",
     },

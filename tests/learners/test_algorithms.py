@@ -20,10 +20,11 @@ SMALL = {
     "vae_hidden_size": 16,
     "sampled_actions": 3,
     "batch_size": 32,
+    "candidates": 4,
     "cost_limit": 2.0,
     "width": 20.0,
 }
-WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag", "coptidice", "caps")
+WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag", "coptidice", "caps", "fisor")
 ROBUST_EXTRACTION = ("cpq", "bear-lag", "coptidice")
 """Those whose critics or weights improve a policy that can be made robust."""
 
