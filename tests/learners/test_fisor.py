@@ -328,6 +328,22 @@ def test_it_stays_where_nothing_costs(points, actor):
     assert (x[:, 0] < 0.5).all()
 
 
+def test_it_takes_the_candidate_that_its_target_critics_find_safest(points):
+    learner = FISOR(FISORConfig(**SETTINGS), points, steps=5, seed=0)
+    for _ in range(5):
+        learner.update()
+    observations = 20 * torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    acted, _ = learner.policy().action_distribution(observations)
+    actions = torch.stack([
+        learner.actor_target.remove_noise(observations, latents.expand(len(observations), -1, -1))
+        for latents in learner.act_latents
+    ])  # fmt: skip
+    violations = torch.stack([learner.cost.judge(observations, action) for action in actions])
+    best = violations.argmin(0)
+    torch.testing.assert_close(acted, actions[best, torch.arange(len(best))])
+    assert len(best.unique()) > 1
+
+
 def test_what_is_dropped_is_random_and_made_up_for(points):
     learner = FISOR(FISORConfig(**SETTINGS | {"dropout": 0.25}), points, steps=1, seed=0)
     dropped = learner.drop(torch.ones(1000, 100))

@@ -52,6 +52,30 @@ def test_who_knows_the_noise_finds_the_action(policy, monkeypatch):
     torch.testing.assert_close(found, wanted.expand(9, 2))
 
 
+def test_noise_goes_as_the_posterior_of_the_process_says(policy):
+    """Ho et al. write each step by the action that the noise found leaves, too."""
+    denoiser, latents = policy.denoiser, 0.1 * torch.randn(40, 4, 2).double()
+    with torch.no_grad():
+        denoiser.last.weight.mul_(0.1)
+        denoiser.last.bias.zero_()
+    observations, betas = torch.randn(40, 3).double(), denoiser.betas
+    kept = torch.cat([torch.ones(1).double(), (1 - betas).cumprod(0)])  # before each step
+    x = latents[:, 3]
+    for t in (3, 2, 1, 0):
+        noise = denoiser(observations, x, torch.full((40,), t))
+        start = (x - (1 - kept[t + 1]).sqrt() * noise) / kept[t + 1].sqrt()
+        x = (
+            kept[t].sqrt() * betas[t] / (1 - kept[t + 1]) * start
+            + (1 - betas[t]).sqrt() * (1 - kept[t]) / (1 - kept[t + 1]) * x
+        )
+        if t:
+            x = x + betas[t].sqrt() * latents[:, t - 1]
+        x = x.clamp(-1, 1)
+    found = denoiser.remove_noise(observations, latents)
+    torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-6)
+    assert (found.abs() < 1).float().mean() > 0.5
+
+
 def test_it_takes_the_safest_candidate_of_fixed_latents(policy):
     observations = torch.randn(30, 3).double()
     acted, std = policy(observations)
