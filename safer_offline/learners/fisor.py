@@ -20,7 +20,7 @@ step is to cost anything.
 Settings are those of the authors' code, but for what `constrained` names, and for initial weights,
 which are PyTorch's. The policy takes nearly all of the time, and gradient attacks on it ask for all
 candidates at each of their steps: on a laptop, `hidden_sizes=64,64,64 batch_size=512
-actor_updates=1` trains many times as fast, and is attacked as much faster.
+actor_updates=1` trains about ten times as fast, and is attacked eight times as fast.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ from safer_offline.policies.trained import TrainedPolicy
 class FISORConfig(ExpectileConfig):
     """Settings of FISOR (Zheng et al., ICLR 2024).
 
-    Defaults are the authors', who train for 1,000,000 steps of two policy updates each, on a GPU.
-    On a laptop, take hidden_sizes=64,64,64 batch_size=512 actor_updates=1.
+    Defaults are the authors', who train for 1,000,000 steps of two policy updates each. On a
+    laptop, take hidden_sizes=64,64,64 batch_size=512 actor_updates=1.
 
     Attributes:
         cost_limit: Cost of an episode that evaluations judge by; it plays no part in learning
             unless `violation_of=sum`.
         violation_of: What is to come: the `largest` violation, which no feasible state has, or, as
             in the authors' ablation, the `sum` of costs, feasible within the discounted limit.
-        violation: H of a step that costs anything; that of one that does not is -1.
+        violation: What h is where a step costs anything; elsewhere it is -1.
         actor: `diffusion`, or `gaussian` for a policy without choice among candidates.
         hidden_sizes: Of the policy: widths of the denoiser's residual blocks, or hidden layers of
             the Gaussian.
