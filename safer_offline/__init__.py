@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         CPQConfig,
         FISORConfig,
         SAFERConfig,
+        SAFERPaperConfig,
     )
     from safer_offline.policies.trained import TrainedPolicy, load_policy
     from safer_offline.training.loop import Run, train
@@ -62,6 +63,7 @@ __all__ = [
     "FISORConfig",
     "Run",
     "SAFERConfig",
+    "SAFERPaperConfig",
     "TrainedPolicy",
     "evaluate",
     "list_evaluations",
@@ -83,6 +85,7 @@ _HOMES = {
     "CPQConfig": "learners",
     "FISORConfig": "learners",
     "SAFERConfig": "learners",
+    "SAFERPaperConfig": "learners",
     "EvaluationReport": "evaluation.results",
     "evaluate": "evaluation.harness",
     "list_evaluations": "evaluation.folders",

@@ -11,6 +11,8 @@ bear_lag  support matching with a multiplier
 coptidice imitation by the distribution of the best safe policy
 fisor     the best reward where no cost need be, by a diffusion model
 caps      several policies by implicit Q-learning, switched by a limit that is told later
+safer_paper/      SAFER as published: E-steps over actions, critics of the improved policy
+decoupled         its M-step: mean and deviation, each in a trust region
 state     what a learner remembers, for checkpoints
 robust    attacked observations, for whatever fits a policy
 selection which episodes an imitator looks at, and how much each counts
@@ -38,6 +40,7 @@ from safer_offline.learners.fisor import FISORConfig
 from safer_offline.learners.registry import ALGORITHMS
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.learner import SAFER
+from safer_offline.learners.safer_paper.config import SAFERPaperConfig
 from safer_offline.learners.simple import SimpleLearner
 
 __all__ = [
@@ -57,5 +60,6 @@ __all__ = [
     "FISORConfig",
     "Learner",
     "SAFERConfig",
+    "SAFERPaperConfig",
     "SimpleLearner",
 ]

@@ -39,6 +39,7 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
     group="safer_offline.algorithms",
     builtin={
         "safer": "safer_offline.learners.safer.learner:SAFER",
+        "safer-paper": "safer_offline.learners.safer_paper.learner:SAFERPaper",
         "bc": "safer_offline.learners.cloning:BC",
         "bc-safe": "safer_offline.learners.cloning:BCSafe",
         "bc-risky": "safer_offline.learners.cloning:BCRisky",
