@@ -24,7 +24,7 @@ SMALL = {
     "cost_limit": 2.0,
     "width": 20.0,
 }
-WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag", "coptidice", "caps", "fisor")
+WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag", "coptidice", "caps", "fisor", "safer-paper")
 ROBUST_EXTRACTION = ("cpq", "bear-lag", "coptidice")
 """Those whose critics or weights improve a policy that can be made robust."""
 

@@ -26,8 +26,11 @@ collecting. What a fixed dataset changes is
 * At first, critics are fitted to what the data's episodes went on to earn and cost, and the policy
   to their actions: critics that begin at zero promise safety everywhere (`warmup_share=0`).
 * The trust region is about the policy of the last update, as in FSRL's CVPO. Its multipliers are
-  solved and its limits kept; the authors' follow the excess up to a cap, and nothing keeps a limit
-  (`trust_region="penalised"`).
+  solved and its limits kept after every gradient step; the authors' follow the excess up to a cap,
+  and nothing keeps a limit (`trust_region="penalised"`).
+* The limit is one on the mean over states of the data, many of which a safe policy never meets.
+  Where no q in reach keeps it, the least cost in reach (almost) takes its place: `relaxed` in the
+  log, and a warning if that is so in most of the last E-steps.
 * Targets of cost end where an episode does; the authors' go on (`cost_ends=False`).
 * The policy is a diagonal Gaussian; theirs has a full covariance.
 

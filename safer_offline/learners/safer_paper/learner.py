@@ -309,7 +309,8 @@ class SAFERPaper(ConstrainedLearner[SAFERPaperConfig]):
                 multipliers = self.ascended(divergences(), limits)
             loss, losses = self.mstep_loss(observations, attacked, moments, multipliers)
             descend(self.actor_optimizer, loss)
-        found = hold(parameters, start, divergences, limits) if held else divergences()
+            # At once, for the next gradient is to be one of the likelihood, not of an overshoot.
+            found = hold(parameters, start, divergences, limits) if held else divergences()
         return {
             **detached({"policy": loss, **losses}),
             "mean_kl": found.mean,
