@@ -91,15 +91,6 @@ class Moments:
         """The divergences whose means are C_mean and C_dev, each (B,)."""
         return decoupled_kl(self.old_mean, self.old_std, mean, std)
 
-    def lagrangian(self, mean: Tensor, std: Tensor, multipliers: Pair) -> Tensor:
-        """The sum over i in (1) plus the divergences at their prices, shape (B,)."""
-        found = self.divergences(mean, std)
-        return (
-            self.nll(mean, std)
-            + multipliers.mean * found.mean
-            + multipliers.deviation * found.deviation
-        )
-
 
 def _half_squares(difference: Tensor, std: Tensor) -> Tensor:
     return 0.5 * ((difference / std) ** 2).sum(-1)

@@ -147,5 +147,5 @@ def test_data_without_costs_are_refused_with_a_remedy(make_points, name):
 @pytest.mark.parametrize("name", WITH_CRITICS)
 def test_what_diverges_stops_the_run_by_name(points, tmp_path, name):
     config = small(name, critic_rate=1e30)
-    with pytest.raises(SaferOfflineError, match=r"the loss '.*' became .* before step 100"):
+    with pytest.raises(SaferOfflineError, match=r"the loss '.*' became .* before step \d+"):
         train(config, points, out=tmp_path, algorithm=name, steps=100, progress=False)

@@ -103,7 +103,9 @@ def test_under_its_multipliers_the_free_minimum_just_keeps_the_limits(batch):
 
     def closure():
         optimizer.zero_grad()
-        loss = moments.lagrangian(mean, log_std.exp(), multipliers).sum()
+        found = moments.divergences(mean, log_std.exp())
+        price = multipliers.mean * found.mean + multipliers.deviation * found.deviation
+        loss = (moments.nll(mean, log_std.exp()) + price).sum()
         loss.backward()
         return loss
 

@@ -209,7 +209,7 @@ def test_every_mstep_stays_in_the_trust_region_and_makes_use_of_it(points):
 
 
 def test_what_is_right_at_a_state_is_asked_for_at_what_the_adversary_shows(points):
-    learner = trained(points, until=30)
+    learner = trained(points, until=30, adversarial_weight=2.0)
     observations = points.observations[:32]
     candidates = learner.candidates(observations)
     weights = torch.rand(8, 32).softmax(0)
@@ -218,11 +218,13 @@ def test_what_is_right_at_a_state_is_asked_for_at_what_the_adversary_shows(point
 
     def watch(true, attacked, moments, multipliers):
         shown.append((attacked - true).abs().amax(0))
-        loss, _ = robust(true, attacked, moments, multipliers)
-        for place, part in ((true, "mstep"), (attacked, "mstep_attacked")):
-            found = moments.lagrangian(*learner.actor(place), multipliers).mean()
-            torch.testing.assert_close(robust(true, attacked, moments, multipliers)[1][part], found)
-        return loss, {}
+        loss, parts = robust(true, attacked, moments, multipliers)
+        clean, false = (moments.nll(*learner.actor(place)).mean() for place in (true, attacked))
+        torch.testing.assert_close((parts["nll"], parts["nll_attacked"]), (clean, false))
+        found = moments.divergences(*learner.actor(true))
+        price = multipliers.mean * found.mean + multipliers.deviation * found.deviation
+        torch.testing.assert_close(loss, clean + 2.0 * false + price.mean())
+        return loss, parts
 
     learner.mstep_loss = watch
     learner.step = 59
@@ -245,7 +247,7 @@ def test_under_kl_it_is_the_decoupled_divergence(points):
     expected = kl_divergence(here, diagonal(mean, old[1])) + kl_divergence(
         here, diagonal(old[0], std)
     )
-    torch.testing.assert_close(parts["mstep_attacked"], expected.mean())
+    torch.testing.assert_close(parts["nll_attacked"], expected.mean())
 
 
 # What it learns

@@ -35,7 +35,7 @@ collecting. What a fixed dataset changes is
 * The policy is a diagonal Gaussian; theirs has a full covariance.
 
 The authors' code that is public finds attacked observations and has no loss for them. The term here
-is that of `robust`: the whole objective of the M-step, its trust region included, at s_hat.
+is that of `robust`: what the M-step maximises at s, q's likelihood, at s_hat as well.
 
 config     the settings
 learner    E-step, critics, M-step

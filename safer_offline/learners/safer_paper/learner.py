@@ -323,16 +323,24 @@ class SAFERPaper(ConstrainedLearner[SAFERPaperConfig]):
     def mstep_loss(
         self, observations: Tensor, attacked: Tensor, moments: Moments, multipliers: Pair
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The Lagrangian of the M-step at true and attacked observations; its parts by name."""
+        """The Lagrangian of the M-step; its parts by name.
+
+        The trust region is one at true observations. At attacked ones its price would outweigh the
+        rest: what the policy does there may be far from all that it does at true ones.
+        """
         config = self.config
         fit = Fit(
-            name="mstep",
-            loss=lambda _, mean, std: moments.lagrangian(mean, std, multipliers),
+            name="nll",
+            loss=lambda _, mean, std: moments.nll(mean, std),
             divergence=lambda *both: torch.stack(decoupled_kl(*both)).sum(0),
         )
+        mean, std = self.actor(observations)
+        found = moments.divergences(mean, std)
+        price = multipliers.mean * found.mean + multipliers.deviation * found.deviation
         if not config.adversarial_weight:
-            return fit.loss(moments.mean, *self.actor(observations)).mean(), {}
-        return robust_loss(
+            nll = moments.nll(mean, std)
+            return (nll + price).mean(), {"nll": nll.mean()}
+        loss, losses = robust_loss(
             self.actor,
             observations,
             attacked,
@@ -342,6 +350,7 @@ class SAFERPaper(ConstrainedLearner[SAFERPaperConfig]):
             robustness=config.robustness,
             fit=fit,
         )
+        return loss + price.mean(), losses
 
     def ascended(self, found: Pair, limits: Pair) -> Pair:
         """Move the multipliers as the authors' code does, and return them.
