@@ -38,7 +38,7 @@ from safer_offline.learners.safer_paper.config import SAFERPaperConfig
 from safer_offline.policies.behavior import BehaviorModel
 from safer_offline.policies.critics import discounted_to_go
 from safer_offline.policies.gaussian import GaussianPolicy, gaussian_nll
-from safer_offline.policies.layers import Standardizer, polyak_update
+from safer_offline.policies.layers import polyak_update
 from safer_offline.policies.trained import TrainedPolicy
 
 OFTEN = 0.5
@@ -102,11 +102,9 @@ class SAFERPaper(ConstrainedLearner[SAFERPaperConfig]):
         self.relaxed = 0.0
         dearest = max(float(block["costs"].max()) for block in dataset.stream(("costs",)))
         self.largest_cost = dearest / (1 - config.discount)
-        spread = Standardizer(size)
-        self.standardize(spread)
         self._adversary = Adversary(
             config,
-            budget=attack_budget(config.epsilon, spread.std, units=config.epsilon_units),
+            budget=attack_budget(config.epsilon, self.observation_std, units=config.epsilon_units),
             noise=GeneratorNoise(self.generator),
             attacks=tuple(attacker(name, steps=config.attack_steps) for name in config.attacks),
         )
