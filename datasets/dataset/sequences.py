@@ -1,9 +1,62 @@
-"""What a row of an episode has to do with the rest of it: its total, and what is still to come."""
+"""What a row of an episode has to do with the rest of it: its total, what is still to come, and the
+rows that follow."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+from safer_offline.datasets.dataset.access import BLOCK_ROWS, Columns, Table
+
+
+class SequenceTable:
+    """A `Table` of sequences: row i of it is rows i, ..., i + K - 1 of another one.
+
+    Sequences may run past the end of their episode; what is there tells a column such as
+    `steps_since_start`. Past the end of the data they repeat the last row.
+
+    Args:
+        table: The rows.
+        length: Steps K of a sequence.
+    """
+
+    def __init__(self, table: Table, length: int) -> None:
+        self._table = table
+        self._steps = torch.arange(length)
+
+    @property
+    def num_rows(self) -> int:
+        """Sequences N: one begins at each row."""
+        return self._table.num_rows
+
+    @property
+    def rows_at_once(self) -> int:
+        """See `Table`."""
+        return max(1, self._table.rows_at_once // len(self._steps))
+
+    def take(self, rows: Tensor) -> Columns:
+        """Columns (n, K) or (n, K, size) of the sequences that begin at these rows, (n,) int64."""
+        wanted = (rows[:, None] + self._steps).clamp_(max=self.num_rows - 1)
+        columns = self._table.take(wanted.flatten())
+        return {name: values.unflatten(0, wanted.shape) for name, values in columns.items()}
+
+    def stream(self) -> Iterator[Columns]:
+        """All sequences in order, in pieces that hold about `BLOCK_ROWS` rows."""
+        for rows in torch.arange(self.num_rows).split(max(1, BLOCK_ROWS // len(self._steps))):
+            yield self.take(rows)
+
+
+def steps_since_start(ends: Tensor) -> Tensor:
+    """Steps since the episode began, for each of N rows of whole episodes, (N,) float32.
+
+    Args:
+        ends: True in the last row of each episode, shape (N,); the last row is one.
+    """
+    return still_to_come(torch.ones(len(ends)), ends).neg() + episode_totals(
+        torch.ones(len(ends)), ends
+    )
 
 
 def episode_totals(values: Tensor, ends: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from safer_offline.attacks import Attack, AttackTarget, RowNoise
+from safer_offline.attacks.base import rows_of
 from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.vector import VectorEnvironment
@@ -22,7 +23,13 @@ from safer_offline.progress import ProgressBar
 
 
 class EvaluatedPolicy(AttackTarget, Protocol):
-    """A policy, its critics, and what it remembers of its dataset."""
+    """A policy, its critics, and what it remembers of its dataset.
+
+    One that acts by what its episode held before, too, says so in an attribute `remembers`. Then
+    `begin(rows)` gives the `AttackTarget` of so many episodes, with methods `rows` (see `rows_of`),
+    `predict`, and `earn(rewards, costs)`, which is called after each step; see
+    `policies.memory.RememberedEpisodes`.
+    """
 
     @property
     def observation_size(self) -> int:
@@ -131,6 +138,8 @@ class Rollouts:
                     actions[active] = adversary.act(observations[active], running[mine])
             # Rows that have ended return zeros.
             observations, reward, cost, ended, _ = environments.step(actions)
+            for adversary, mine in zip(adversaries, rows, strict=True):
+                adversary.earn(reward[mine], cost[mine])
             rewards += reward
             costs += cost
             lengths += running
@@ -184,7 +193,8 @@ class _Adversary:
 
     def __init__(self, job: Job, policy: EvaluatedPolicy, budget: Tensor, seed: int) -> None:
         self._attack = job.attack
-        self._policy = policy
+        self._remembers = getattr(policy, "remembers", False)
+        self._victim: Any = policy.begin(len(job.seeds)) if self._remembers else policy  # type: ignore[attr-defined]
         self._budget = budget
         self._noise = RowNoise.seeded(seed, job.attack.name, job.seeds)
         self._previous: Tensor | None = None
@@ -194,8 +204,9 @@ class _Adversary:
         """Actions (n, da) at the n true observations of the rows still running."""
         mask = torch.from_numpy(running)
         clean = torch.from_numpy(observations).to(self._budget.device)
+        victim: Any = rows_of(self._victim, mask)
         perturbed = self._attack.perturb(
-            self._policy,
+            victim,
             clean,
             epsilon=self._budget,
             noise=self._noise.rows(mask),
@@ -206,13 +217,18 @@ class _Adversary:
             self._previous = torch.zeros_like(deltas)
         self._previous[mask] = deltas
         self._used[mask] += deltas.abs().cpu().double()
-        actions = self._policy.predict(perturbed.cpu().numpy())
+        actions: NDArray[Any] = victim.predict(perturbed.cpu().numpy())
         if not np.isfinite(actions).all():
             raise DataError(
                 f"the policy's action is not finite under attack '{self._attack.name}'",
                 remedy="Its weights are damaged or its training diverged: train it again.",
             )
         return actions
+
+    def earn(self, rewards: NDArray[Any], costs: NDArray[Any]) -> None:
+        """Let a victim that remembers know what the last step of all rows (B,) earned and cost."""
+        if self._remembers:
+            self._victim.earn(rewards, costs)
 
     def budget_used(self) -> NDArray[np.float64]:
         """Sum over steps of the mean of |delta_j| / epsilon_j over coordinates with a budget."""

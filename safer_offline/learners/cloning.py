@@ -25,7 +25,7 @@ from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.datasets.dataset.sequences import episode_totals
 from safer_offline.errors import DataError, UsageError
 from safer_offline.learners.robust import FITS, ActorTarget, Adversary, RobustConfig
-from safer_offline.learners.selection import Weighting, episode_weights, near_frontier
+from safer_offline.learners.selection import Weighting, near_frontier, sample_by_episode
 from safer_offline.learners.simple import SimpleLearner
 from safer_offline.policies.conditioned import CostConditionedPolicy
 from safer_offline.policies.gaussian import GaussianPolicy
@@ -177,28 +177,14 @@ class Cloning(SimpleLearner[C]):
         chosen = self.choose(costs, returns)
         if chosen is None and config.weighting == "rows":
             return TransitionSampler(self.rows(), batch_size=config.batch_size, seed=self.seed)
-        lengths = torch.tensor(episodes["length"].to_numpy())
-        weights = torch.from_numpy(
-            episode_weights(config.weighting, costs, returns, cost_cap=config.cost_cap)
-        )
-        if config.weighting != "rows":
-            weights = weights / lengths  # episodes are drawn, then one of their rows
-        if chosen is not None:
-            weights = weights * torch.from_numpy(chosen)
-        if not weights.any():
-            raise DataError(
-                f"with weighting={config.weighting} no chosen episode counts",
-                path=self.dataset.path,
-                field="costs",
-                remedy=f"raise cost_cap ({config.cost_cap:g}) above {costs.min():g}, the least "
-                "cost of an episode, or take another weighting",
-            )
-        return TransitionSampler(
+        return sample_by_episode(
+            self.dataset,
             self.rows(),
+            weighting=config.weighting,
+            cost_cap=config.cost_cap,
+            chosen=chosen,
             batch_size=config.batch_size,
             seed=self.seed,
-            weights=weights,
-            repeats=lengths,
         )
 
     def rows(self) -> Table:

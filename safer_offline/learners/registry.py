@@ -52,6 +52,7 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
         "coptidice": "safer_offline.learners.coptidice:COptiDICE",
         "fisor": "safer_offline.learners.fisor:FISOR",
         "caps": "safer_offline.learners.caps:CAPS",
+        "cdt": "safer_offline.learners.cdt:CDT",
     },
     check=_check,
 )

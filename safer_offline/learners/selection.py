@@ -11,8 +11,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
+
+from safer_offline.datasets.dataset.access import Table, TransitionSource
+from safer_offline.datasets.dataset.sampling import TransitionSampler
+from safer_offline.errors import DataError
 
 Floats = NDArray[np.float64]
 Weighting = Literal["rows", "return", "cost", "density", "frontier"]
@@ -108,6 +113,51 @@ def episode_weights(
         distances = frontier_distances(costs, returns, fit_frontier(costs, returns))
         return 1.0 / (1.0 + distances)
     return np.ones_like(costs)
+
+
+def sample_by_episode(
+    dataset: TransitionSource,
+    table: Table,
+    *,
+    weighting: Weighting,
+    cost_cap: float,
+    batch_size: int,
+    seed: int,
+    chosen: NDArray[np.bool_] | None = None,
+) -> TransitionSampler:
+    """Draws rows: episodes in proportion to their weights, then one of their rows.
+
+    Args:
+        dataset: Whose episodes.
+        table: With a row for each transition of the dataset.
+        weighting: See `episode_weights`; by `rows`, every row alike.
+        cost_cap: See there.
+        batch_size: Rows of a batch.
+        seed: Of the sequence of batches.
+        chosen: Which episodes to look at, (E,); None for all.
+
+    Raises:
+        DataError: If no episode is left.
+    """
+    episodes = dataset.episodes
+    costs, returns = (episodes[name].to_numpy(float) for name in ("cost", "return"))
+    lengths = torch.tensor(episodes["length"].to_numpy())
+    weights = torch.from_numpy(episode_weights(weighting, costs, returns, cost_cap=cost_cap))
+    if weighting != "rows":
+        weights = weights / lengths
+    if chosen is not None:
+        weights = weights * torch.from_numpy(chosen)
+    if not weights.any():
+        raise DataError(
+            f"with weighting={weighting} no chosen episode counts",
+            path=dataset.path,
+            field="costs",
+            remedy=f"raise cost_cap ({cost_cap:g}) above {costs.min():g}, the least cost of an "
+            "episode, or take another weighting",
+        )
+    return TransitionSampler(
+        table, batch_size=batch_size, seed=seed, weights=weights, repeats=lengths
+    )
 
 
 def _cells(values: Floats, count: int) -> NDArray[np.int64]:

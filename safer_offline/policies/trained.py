@@ -24,6 +24,7 @@ from safer_offline.files import make_folder, write_atomically
 from safer_offline.policies.actors import ACTORS, ActionBox, Actor
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.digest import digest
+from safer_offline.policies.memory import Episodes, RememberedEpisodes, RememberingActor
 
 FORMAT = "safer-offline/policy/1"
 POLICY_FILE = "policy.safetensors"
@@ -151,7 +152,26 @@ class TrainedPolicy(nn.Module):
             Actions of shape (da,) or (B, da), float32, within the action bounds.
 
         Raises:
-            UsageError: If the observations have the wrong size, or one is not finite.
+            UsageError: If the observations have the wrong size, or one is not finite; if the
+                policy remembers its episode, see `begin`.
+        """
+        given = self.checked(observations)
+        if self.remembers:
+            raise UsageError(
+                f"this policy ({self.info.algorithm}) remembers its episode: episode = "
+                "policy.begin(); then episode.predict(observation) and "
+                "episode.earn(reward, cost) in each step"
+            )
+        with torch.no_grad():
+            rows = given.reshape(-1, self.info.observation_size)
+            actions = self.actor(rows)[0] if deterministic else self.actor.sample(rows)
+        return actions.reshape(*given.shape[:-1], self.info.action_size).numpy()
+
+    def checked(self, observations: NDArray[Any]) -> Tensor:
+        """Observations (ds,) or (B, ds) as float32.
+
+        Raises:
+            UsageError: If they have the wrong size, or one is not finite.
         """
         given = _as_floats(observations)
         if given.ndim not in (1, 2) or given.shape[-1] != self.info.observation_size:
@@ -161,10 +181,24 @@ class TrainedPolicy(nn.Module):
             )
         if not torch.isfinite(given).all():
             raise UsageError(_not_finite(given))
-        with torch.no_grad():
-            rows = given.reshape(-1, self.info.observation_size)
-            actions = self.actor(rows)[0] if deterministic else self.actor.sample(rows)
-        return actions.reshape(*given.shape[:-1], self.info.action_size).numpy()
+        return given
+
+    @property
+    def remembers(self) -> bool:
+        """Whether actions depend on what the episode held before; then `begin` one to act."""
+        return isinstance(self.actor, RememberingActor)
+
+    def begin(self, rows: int = 1) -> Episodes:
+        """Episodes that begin, to act in; what they hold is remembered if the policy remembers.
+
+        Args:
+            rows: How many run as one batch.
+        """
+        if rows < 1:
+            raise UsageError(f"at least one episode must begin, not {rows}")
+        if isinstance(self.actor, RememberingActor):
+            return RememberedEpisodes.begun(self, self.actor, rows)
+        return Episodes(self)
 
     def aimed_at(self, **targets: float) -> TrainedPolicy:
         """The same policy, told to aim at something else: `aimed_at(target_cost=20)`.
@@ -188,7 +222,10 @@ class TrainedPolicy(nn.Module):
         return told
 
     def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the actions at raw (B, ds) observations."""
+        """Mean and standard deviation of the actions at raw (B, ds) observations.
+
+        A policy that remembers answers as at the beginning of an episode; see `begin`.
+        """
         mean, std = self.actor(observations)
         return mean, std
 
