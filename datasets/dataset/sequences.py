@@ -1,5 +1,4 @@
-"""What a row of an episode has to do with the rest of it: its total, what is still to come, and the
-rows that follow."""
+"""What a row of an episode has to do with the rest of it: totals, what is to come, what follows."""
 
 from __future__ import annotations
 
@@ -40,11 +39,14 @@ class SequenceTable:
         """Columns (n, K) or (n, K, size) of the sequences that begin at these rows, (n,) int64."""
         wanted = (rows[:, None] + self._steps).clamp_(max=self.num_rows - 1)
         columns = self._table.take(wanted.flatten())
-        return {name: values.unflatten(0, wanted.shape) for name, values in columns.items()}
+        return {
+            name: values.view(*wanted.shape, *values.shape[1:]) for name, values in columns.items()
+        }
 
     def stream(self) -> Iterator[Columns]:
         """All sequences in order, in pieces that hold about `BLOCK_ROWS` rows."""
-        for rows in torch.arange(self.num_rows).split(max(1, BLOCK_ROWS // len(self._steps))):
+        at_once = max(1, BLOCK_ROWS // len(self._steps))
+        for rows in torch.split(torch.arange(self.num_rows), at_once):
             yield self.take(rows)
 
 

@@ -11,8 +11,7 @@ setting or a matter of course:
   for 100,000 steps), so that a processor trains it in minutes.
 * There is no augmentation of episodes towards the frontier of cost and return, `augment_percent`.
 * A step costs or does not: the classifier of costs knows no more, whatever the amounts are.
-* What OSRL's own configurations leave off (`cost_prefix`, `cat_cost_feat`, `loss_state_weight`, ...)
-  is not there.
+* What OSRL's own configurations leave off is not there (`cost_prefix`, `loss_state_weight`, ...).
 
 Nothing bootstraps here, so it makes no difference whether an episode ended or ran out of time.
 """
@@ -53,7 +52,7 @@ from safer_offline.learners.simple import SimpleLearner
 from safer_offline.policies.trained import TrainedPolicy
 from safer_offline.policies.transformer import SequencePolicy, initialize
 
-PIECE_SEQUENCES = 32
+PIECE_SEQUENCES = 64
 """Sequences of a batch that are computed together: their activations stay in the cache."""
 
 
@@ -111,7 +110,7 @@ class CDTConfig(RobustConfig):
     cost_loss_weight: float = 0.02
     weighting: Weighting = "cost"
     cost_cap: float = 70.0
-    batch_size: int = 256
+    batch_size: int = 64
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     warmup_steps: int = 500
@@ -138,7 +137,7 @@ class CDTConfig(RobustConfig):
 
 
 class CDT(SimpleLearner[CDTConfig]):
-    """Constrained Decision Transformer: acts by its history and by what is left to earn and cost."""
+    """Constrained Decision Transformer: acts by its history and what is left to earn and cost."""
 
     name: ClassVar[str] = "cdt"
     Config = CDTConfig
@@ -209,7 +208,7 @@ class CDT(SimpleLearner[CDTConfig]):
         batch["held"] = batch["steps"] == first + torch.arange(config.sequence_length)
         total = batch["held"].sum()
         self.optimizer.zero_grad(set_to_none=True)
-        pieces = zip(*(column.split(PIECE_SEQUENCES) for column in batch.values()), strict=True)
+        pieces = zip(*(torch.split(part, PIECE_SEQUENCES) for part in batch.values()), strict=True)
         losses: dict[str, Tensor] = {}
         with torch.random.fork_rng(devices=(), enabled=config.dropout > 0):
             if config.dropout:
@@ -311,7 +310,7 @@ class Sequences(ActorTarget):
 def choose_targets(
     config: CDTConfig, episodes: pd.DataFrame, *, path: Path | None
 ) -> tuple[float, float]:
-    """Return and cost to aim at: what the settings say, or the best that the data have at the limit.
+    """Return and cost to aim at: what the settings say, or the best in the data at the limit.
 
     Args:
         config: Settings.

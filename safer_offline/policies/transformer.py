@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +64,8 @@ class Block(nn.Module):
             query, key, value = self.query_key_value(normed).chunk(3, dim=-1)
         else:
             size = tokens.shape[-1]
-            weights = self.query_key_value.weight.split([size, 2 * size])
-            biases = self.query_key_value.bias.split([size, 2 * size])
+            weights = self.query_key_value.weight.split_with_sizes([size, 2 * size])
+            biases = self.query_key_value.bias.split_with_sizes([size, 2 * size])
             tokens = _end_of_steps(tokens, last)
             query = functional.linear(_end_of_steps(normed, last), weights[0], biases[0])
             key, value = functional.linear(normed, weights[1], biases[1]).chunk(2, dim=-1)
@@ -95,7 +95,7 @@ class Block(nn.Module):
 
     def split(self, tokens: Tensor) -> Tensor:
         """(B, T, size) as (B, heads, T, size / heads)."""
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ class SequencePolicy(RememberingActor):
         self.last_norm = nn.LayerNorm(embedding_size)
         self.head = nn.Linear(embedding_size, (1 + stochastic) * action_size)
         self.apply(initialize)
-        for block in self.blocks:
-            nn.init.xavier_uniform_(block.query_key_value.weight)  # type: ignore[arg-type]
+        for block in self._blocks:
+            nn.init.xavier_uniform_(block.query_key_value.weight)
         self.register_buffer("target_return", torch.zeros(1))
         self.register_buffer("target_cost", torch.zeros(1))
 
@@ -196,21 +196,21 @@ class SequencePolicy(RememberingActor):
         """What the transformer makes of observations and actions in sequences of L steps.
 
         Args:
-            window: `observations` (B, L, ds) and `actions` (B, L, da), raw; `returns_to_come`
-                and `costs_to_come`, raw, and `steps` since the episode began, each (B, L). What follows a step
-                does not reach it, so that the end of a sequence may be anything.
+            window: `observations` (B, L, ds) and `actions` (B, L, da), raw; `returns_to_come` and
+                `costs_to_come`, raw, and `steps` since the episode began, each (B, L). What follows
+                a step does not reach it, so that the end of a sequence may be anything.
             drop: Share of numbers to drop, in training.
 
         Returns:
             Shape (B, L, 2, embedding size): at the observation, and at the action.
         """
         tokens = _dropped(self._tokens(window), drop)
-        *blocks, last = self.blocks
+        *blocks, last = self._blocks
         for block in blocks:
             tokens = block(tokens, drop=drop)
         tokens = last(tokens, last=2, drop=drop)
         normed: Tensor = self.last_norm(tokens)
-        return normed.unflatten(1, (-1, 2))
+        return normed.view(len(normed), -1, 2, normed.shape[-1])
 
     def heads_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation before bounds, in half action ranges, of what `features` gives.
@@ -282,32 +282,36 @@ class SequencePolicy(RememberingActor):
             mask = causal(count, tokens.device) & held[:, None] | torch.eye(count).bool()
             mask = mask[:, None]
         keys_values = []
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self._blocks):
             if number:
-                tokens = self.blocks[number - 1](tokens, mask=mask)
-            _, key, value = block.query_key_value(block.attention_norm(tokens)).chunk(3, dim=-1)  # type: ignore[operator]
-            keys_values.append((block.split(key), block.split(value)))  # type: ignore[operator]
+                tokens = self._blocks[number - 1](tokens, mask=mask)
+            _, key, value = block.query_key_value(block.attention_norm(tokens)).chunk(3, dim=-1)
+            keys_values.append((block.split(key), block.split(value)))
         hidden = torch.where(held, 0.0, -torch.inf)[:, None, None]
         return Recalled(keys_values, self.of_time(window["steps"][:, -1]), hidden)
 
     def respond(self, recalled: Recalled, observations: Tensor) -> tuple[Tensor, Tensor]:
         """See `RememberingActor`: one token, which looks at what was recalled and at itself."""
         rows = len(recalled.time)
-        tokens = self.of_observation(self.observations(observations)).unflatten(0, (-1, rows))
-        tokens = self.first_norm(tokens + recalled.time)
-        for block, (keys, values) in zip(self.blocks, recalled.keys_values, strict=True):
-            normed = block.query_key_value(block.attention_norm(tokens))  # type: ignore[operator]
+        tokens = self.of_observation(self.observations(observations))
+        tokens = self.first_norm(tokens.view(-1, rows, tokens.shape[-1]) + recalled.time)
+        for block, (keys, values) in zip(self._blocks, recalled.keys_values, strict=True):
+            normed = block.query_key_value(block.attention_norm(tokens))
             # (B, heads, R, size / heads): what is tried asks the one past of its row.
-            query, key, value = (block.split(part.transpose(0, 1)) for part in normed.chunk(3, -1))  # type: ignore[operator]
+            query, key, value = (block.split(part.transpose(0, 1)) for part in normed.chunk(3, -1))
             at_past = query @ keys.transpose(-1, -2)
             at_self = (query * key).sum(-1, keepdim=True)
             scores = torch.cat([at_past, at_self], -1) / math.sqrt(query.shape[-1])
             scores = scores + functional.pad(recalled.hidden, (0, 1))
             weights = scores.softmax(-1)
             found = weights[..., :-1] @ values + weights[..., -1:] * value
-            tokens = block.behind(tokens, found.permute(2, 0, 1, 3).flatten(2))  # type: ignore[operator]
+            tokens = block.behind(tokens, found.permute(2, 0, 1, 3).flatten(2))
         mean, std = self.heads_of(self.last_norm(tokens.flatten(0, 1)))
         return self.box.scale(mean.clamp(-1, 1)), self.box.half_range * std.clamp_min(MIN_STD)
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
 
     def _tokens(self, window: Mapping[str, Tensor]) -> Tensor:
         """Embedded and normed tokens, (B, L * TOKENS, embedding size); see `features`."""
@@ -337,7 +341,8 @@ def initialize(module: nn.Module) -> None:
 
 def _end_of_steps(tokens: Tensor, last: int) -> Tensor:
     """The last ones of each step's tokens: of (B, T, size), (B, T * last / TOKENS, size)."""
-    return tokens.unflatten(1, (-1, TOKENS))[:, :, TOKENS - last :].flatten(1, 2)
+    steps = tokens.view(len(tokens), -1, TOKENS, tokens.shape[-1])
+    return steps[:, :, TOKENS - last :].flatten(1, 2)
 
 
 def _dropped(values: Tensor, share: float) -> Tensor:
