@@ -86,7 +86,7 @@ class CDTConfig(RobustConfig):
         weighting: How often an episode is drawn, see `bc`; `cost` is OSRL's.
         cost_cap: For `weighting=cost`, the cost from which on an episode is not drawn.
         batch_size: Sequences of a batch (OSRL: 2048).
-        learning_rate: Of AdamW, after the warm-up.
+        learning_rate: Of AdamW, after the warm-up (OSRL: 1e-4, for its many steps).
         weight_decay: Of AdamW.
         warmup_steps: Steps over which the learning rate grows.
         max_norm: Largest norm of a gradient; what is above is cut.
@@ -111,7 +111,7 @@ class CDTConfig(RobustConfig):
     weighting: Weighting = "cost"
     cost_cap: float = 70.0
     batch_size: int = 64
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 500
     max_norm: float = 0.25
