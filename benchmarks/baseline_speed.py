@@ -1,11 +1,14 @@
-"""Updates per CPU-second of CPQ, BCQ-Lag, BEAR-Lag and COptiDICE: OSRL's code and ours in one run.
+"""Updates per CPU-second of the baselines: OSRL's code and ours in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/baseline_speed.py
-    (some minutes; needs requirements-peers.txt; writes benchmarks/results/baseline_speed.csv)
+    OMP_NUM_THREADS=1 python benchmarks/baseline_speed.py [NAME ...]
+    (some minutes; needs requirements-peers.txt; writes benchmarks/results/baseline_speed.csv, of
+    which names replace their own rows alone)
 
 Batch 512, 8 numbers in an observation and 2 in an action, networks and settings of OSRL's examples,
 one thread. Ours in two ways: told to compute exactly what OSRL does, as its tests hold it to
-(`osrl_ways`), and as it comes (`defaults`). OSRL gets its batches ready-made; ours draws them. Both
+(`osrl_ways`), and as it comes (`defaults`). CDT is OSRL's network of 3 layers, 128 numbers and 8
+heads in the first way, with dropout like OSRL's; in the second, both have the size of our default,
+network and batch. OSRL gets its batches ready-made; ours draws them. Both
 run in turns, some updates each; a rate is the median over the turns, by CPU time.
 
 osrl, ours       updates per CPU-second
@@ -25,6 +28,7 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from safer_offline.datasets import BoxSpace, Metadata, OfflineDataset
 from safer_offline.learners import ALGORITHMS
-from safer_offline.learners.constrained import ConstrainedLearner
+from safer_offline.learners.cdt import CDT
 
 RESULTS = Path(__file__).parent / "results" / "baseline_speed.csv"
 OBSERVATION, ACTION, BATCH = 8, 2, 512
@@ -42,10 +46,18 @@ TURNS, SECONDS = 5, 2.0
 HIDDEN = [256, 256]
 OSRL_WAYS = {"timeouts_end": True, "standardize": False}
 WAYS = {
-    "cpq": {"cost_ends": False, "push": "none", "unlikely_actions": "unsquashed"},
-    "bcq-lag": {"cost_ends": False},
-    "bear-lag": {"cost_ends": False},
-    "coptidice": {"limit_of": "sum", "likelihood": "unsquashed", "attack_critics": False},
+    "cpq": OSRL_WAYS | {"cost_ends": False, "push": "none", "unlikely_actions": "unsquashed"},
+    "bcq-lag": OSRL_WAYS | {"cost_ends": False},
+    "bear-lag": OSRL_WAYS | {"cost_ends": False},
+    "coptidice": OSRL_WAYS
+    | {"limit_of": "sum", "likelihood": "unsquashed", "attack_critics": False},
+    "cdt": {
+        "standardize": False,
+        "embedding_size": 128,
+        "layers": 3,
+        "heads": 8,
+        "batch_size": BATCH,
+    },
 }
 
 
@@ -53,11 +65,15 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = random_data()
     rows = []
-    for name, ways in WAYS.items():
-        for settings, given in (("osrl_ways", OSRL_WAYS | ways), ("defaults", {})):
+    names = sys.argv[1:] or list(WAYS)
+    for name in names:
+        for settings, given in (("osrl_ways", WAYS[name]), ("defaults", {})):
             rows.append({"algorithm": name, "ours_as": settings, **measure(name, dataset, given)})
             print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
+    if set(names) != set(WAYS):
+        before = pd.read_csv(RESULTS)
+        table = pd.concat([before[~before["algorithm"].isin(names)], table])
     table.to_csv(RESULTS, index=False, float_format="%.3g")
     print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}"))
 
@@ -86,7 +102,7 @@ def random_data() -> OfflineDataset:
 
 def measure(name: str, dataset: OfflineDataset, settings: dict[str, object]) -> dict[str, float]:
     kind = ALGORITHMS.get(name)
-    learner: ConstrainedLearner = kind(kind.Config(**settings), dataset, steps=10**6, seed=0)
+    learner: Any = kind(kind.Config(**settings), dataset, steps=10**6, seed=0)
     updates = {
         "osrl": osrl_update(name, learner),
         "ours": learner.update,
@@ -131,7 +147,7 @@ def rate(update: Callable[[], object]) -> float:
     return count / spent
 
 
-def osrl_update(name: str, learner: ConstrainedLearner) -> Callable[[], object]:
+def osrl_update(name: str, learner: Any) -> Callable[[], object]:  # noqa: ANN401 - any of ours
     """One step of OSRL's trainer, on a batch of ours that is made ready."""
     # What OSRL imports for its logs, and does not need.
     for module in ("fsrl", "fsrl.utils", "wandb"):
@@ -139,6 +155,8 @@ def osrl_update(name: str, learner: ConstrainedLearner) -> Callable[[], object]:
     logger = types.SimpleNamespace(store=lambda **_: None)
     sys.modules["fsrl.utils"].DummyLogger = sys.modules["fsrl.utils"].WandbLogger = lambda: logger
     batch = {column: value.contiguous() for column, value in learner.batches.sample().items()}
+    if name == "cdt":
+        return osrl_cdt(learner, batch, logger)
     arrays = [batch[column] for column in ("observations", "next_observations", "actions")]
     arrays += [batch["rewards"], batch["costs"], 1 - batch["going_on"]]
     sizes = (OBSERVATION, ACTION, 1.0)
@@ -163,6 +181,38 @@ def osrl_update(name: str, learner: ConstrainedLearner) -> Callable[[], object]:
         *sizes, **nets, vae_hidden_sizes=400, num_q=2, num_qc=2, beta=0.5, **further
     )
     trainer = getattr(module, f"{class_name}Trainer")(model, None, logger)
+    return lambda: trainer.train_one_step(*arrays)
+
+
+def osrl_cdt(
+    learner: CDT, batch: dict[str, torch.Tensor], logger: types.SimpleNamespace
+) -> Callable[[], object]:
+    module = importlib.import_module("osrl.algorithms.cdt")
+    config = learner.config
+    model = module.CDT(
+        OBSERVATION,
+        ACTION,
+        1.0,
+        seq_len=config.sequence_length,
+        episode_len=LENGTH,
+        embedding_dim=config.embedding_size,
+        num_layers=config.layers,
+        num_heads=config.heads,
+        **dict.fromkeys(
+            ("attention_dropout", "residual_dropout", "embedding_dropout"), config.dropout
+        ),
+        **dict.fromkeys(("use_rew", "use_cost", "cost_transform", "stochastic"), True),
+        target_entropy=-ACTION,
+    )
+    trainer = module.CDTTrainer(model, None, logger, loss_cost_weight=config.cost_loss_weight)
+    steps = batch["steps"].long()
+    mask = (steps == steps[:, :1] + torch.arange(config.sequence_length)).float()
+    arrays = [
+        batch["observations"],
+        batch["actions"],
+        config.reward_scale * batch["returns_to_come"],
+    ]
+    arrays += [batch["costs_to_come"], steps, mask, batch["costs_to_come"][:, 0], batch["costs"]]
     return lambda: trainer.train_one_step(*arrays)
 
 

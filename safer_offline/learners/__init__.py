@@ -13,6 +13,7 @@ fisor     the best reward where no cost need be, by a diffusion model
 caps      several policies by implicit Q-learning, switched by a limit that is told later
 safer_paper/      SAFER as published: E-steps over actions, critics of the improved policy
 decoupled         its M-step: mean and deviation, each in a trust region
+cdt       a transformer over sequences, told what they earn and cost
 state     what a learner remembers, for checkpoints
 robust    attacked observations, for whatever fits a policy
 selection which episodes an imitator looks at, and how much each counts
@@ -26,6 +27,7 @@ from safer_offline.learners.base import Learner
 from safer_offline.learners.bcq_lag import BCQLagConfig
 from safer_offline.learners.bear_lag import BEARLagConfig
 from safer_offline.learners.caps import CAPSConfig
+from safer_offline.learners.cdt import CDTConfig
 from safer_offline.learners.cloning import (
     BCBoundaryConfig,
     BCConfig,
@@ -55,6 +57,7 @@ __all__ = [
     "BCSafeConfig",
     "BEARLagConfig",
     "CAPSConfig",
+    "CDTConfig",
     "COptiDICEConfig",
     "CPQConfig",
     "FISORConfig",

@@ -109,6 +109,11 @@ def _trained_family(
 
     _require_known(parameters, ("deterministic_share",))
     policy = load_policy(path)
+    if policy.remembers:
+        raise UsageError(
+            f"{path} holds a policy ({policy.info.algorithm}) that must be told what it earns, "
+            "which a collection does not: let one without a memory act"
+        )
     _require_same_environment(policy.env_id, env_id, path)
 
     def controller(generator: np.random.Generator, deterministic: bool) -> Controller:

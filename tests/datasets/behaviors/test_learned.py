@@ -578,6 +578,24 @@ def test_a_trained_policy_acts(tmp_path, as_folder):
         behavior_from_source(source, env_id="other")
 
 
+def test_a_policy_that_must_be_told_what_it_earns_does_not_collect(tmp_path):
+    sizes = ("embedding_size", "layers", "heads", "sequence_length", "episode_length")
+    info = PolicyInfo(
+        algorithm="cdt",
+        observation_size=3,
+        action_size=2,
+        actor="sequence",
+        actor_settings={
+            **dict.fromkeys(sizes, 2), "reward_scale": 1.0, "cost_origin": 0.0, "stochastic": True,
+        },
+        critics=(),
+        context=EnvironmentContext(env_id=CAR, kwargs={}, cost_key="cost"),
+    )  # fmt: skip
+    TrainedPolicy.untrained(info).save(tmp_path / "policy.safetensors")
+    with pytest.raises(UsageError, match=r"\(cdt\) that must be told what it earns"):
+        behavior_from_source(f"checkpoint:{tmp_path}", env_id=CAR)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_archives_of_stable_baselines_act(algorithm, tmp_path):
     model = getattr(stable_baselines3, algorithm)("MlpPolicy", Lane(), seed=1, device="cpu")
