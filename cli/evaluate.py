@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, parse_kwargs
-from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_epsilon
+from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_budgets, parse_epsilon
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +58,16 @@ def evaluate_command(
     ] = None,
     epsilon: Epsilon = "0.05",
     epsilon_units: EpsilonUnits = EpsilonUnits.raw,
+    budgets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MULTIPLES",
+            help="Several budgets, as multiples of --epsilon: 0,0.5,1,1.5,2 gives cost against "
+            "budget, the area under it, and up to where the limit is kept. With --epsilon 1 they "
+            "are the budgets themselves.",
+            show_default=False,
+        ),
+    ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes under each attack.")] = 50,
     seed: Annotated[int, typer.Option(help="Determines episodes and attacks.")] = 0,
     workers: Annotated[
@@ -91,11 +101,11 @@ def evaluate_command(
     from rich.console import Console
 
     from safer_offline.context import EnvironmentContext
+    from safer_offline.evaluation import outputs
+    from safer_offline.evaluation.budgets import BudgetEvaluation
     from safer_offline.evaluation.folders import list_evaluations, results_folder
     from safer_offline.evaluation.foreign import foreign_policy, load_foreign
     from safer_offline.evaluation.harness import prepare
-    from safer_offline.evaluation.rendering import report_json, save_report
-    from safer_offline.evaluation.tables import report_table
     from safer_offline.evaluation.task import environment_of
     from safer_offline.evaluation.unfinished import forget_unfinished
     from safer_offline.locking import sole_writer
@@ -115,7 +125,7 @@ def evaluate_command(
         kwargs=parse_kwargs(kwargs or []),
         max_episode_steps=max_episode_steps,
     )
-    evaluation = prepare(
+    prepared = prepare(
         ours if foreign is None else foreign_policy(foreign[0], source, fingerprint=foreign[1]),
         env=source,
         attacks=attacks,
@@ -126,16 +136,18 @@ def evaluate_command(
         seed=seed,
         cost_limit=cost_limit,
     )
+    multiples = None if budgets is None else parse_budgets(budgets)
+    evaluation = prepared if multiples is None else BudgetEvaluation.of(prepared, multiples)
     # Before the first episode: a refusal should not cost the user an evaluation.
     folder = results_folder(run, evaluation.plan, out=out, overwrite=overwrite)
     with sole_writer(folder):
-        report = evaluation.run(workers=workers, keep_in=folder)
+        found = evaluation.run(workers=workers, keep_in=folder)
         # The table first: what took minutes must be seen even if it cannot be written.
         if as_json:
-            typer.echo(report_json(report), nl=False)
+            typer.echo(outputs.as_json(found), nl=False)
         else:
-            Console().print(report_table(report))
-        files = save_report(report, folder)
+            Console().print(outputs.on_screen(found))
+        files = outputs.save(found, folder)
         forget_unfinished(folder)
     if not as_json:
         typer.echo(f"Wrote {folder}: {', '.join(file.name for file in files)}.")

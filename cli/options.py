@@ -30,13 +30,31 @@ def parse_epsilon(text: str) -> float | tuple[float, ...]:
     Raises:
         UsageError: If something is no number.
     """
+    numbers = _numbers(
+        text,
+        option="--epsilon",
+        remedy="give one number, or one for each observation coordinate separated by commas",
+    )
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def parse_budgets(text: str) -> tuple[float, ...]:
+    """Multiples of epsilon, separated by commas.
+
+    Raises:
+        UsageError: If something is no number.
+    """
+    remedy = "give multiples of --epsilon separated by commas, such as 0,0.5,1,1.5,2"
+    return _numbers(text, option="--budgets", remedy=remedy)
+
+
+def _numbers(text: str, *, option: str, remedy: str) -> tuple[float, ...]:
     numbers = []
     for position, part in enumerate(text.split(",")):
         try:
             numbers.append(float(part))
         except ValueError:
             raise UsageError(
-                f"--epsilon: '{part}' at position {position} is no number; give one number, or "
-                "one for each observation coordinate separated by commas"
+                f"{option}: '{part}' at position {position} is no number; {remedy}"
             ) from None
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)
+    return tuple(numbers)

@@ -31,6 +31,7 @@ from safer_offline.registration import register_with_gymnasium
 if TYPE_CHECKING:
     from safer_offline.datasets.loading import load_dataset
     from safer_offline.estep import solve_estep, solve_estep_cvxpy
+    from safer_offline.evaluation.budgets import BudgetReport, evaluate_budgets
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.results import EvaluationReport
@@ -59,6 +60,7 @@ __all__ = [
     "BEARLagConfig",
     "CAPSConfig",
     "CDTConfig",
+    "BudgetReport",
     "COptiDICEConfig",
     "CPQConfig",
     "EvaluationReport",
@@ -68,6 +70,7 @@ __all__ = [
     "SAFERPaperConfig",
     "TrainedPolicy",
     "evaluate",
+    "evaluate_budgets",
     "list_evaluations",
     "load_dataset",
     "load_policy",
@@ -90,7 +93,9 @@ _HOMES = {
     "SAFERConfig": "learners",
     "SAFERPaperConfig": "learners",
     "EvaluationReport": "evaluation.results",
+    "BudgetReport": "evaluation.budgets",
     "evaluate": "evaluation.harness",
+    "evaluate_budgets": "evaluation.budgets",
     "list_evaluations": "evaluation.folders",
     "load_dataset": "datasets.loading",
     "TrainedPolicy": "policies.trained",

@@ -51,7 +51,7 @@ def results_folder(
 
 
 def list_evaluations(run: str | Path) -> pd.DataFrame:
-    """All evaluations of a run, one row each; the most recent last.
+    """All evaluations of a run, one row for each and each of its budgets; the most recent last.
 
     Args:
         run: Run directory, or the policy file in it.
@@ -68,7 +68,7 @@ def list_evaluations(run: str | Path) -> pd.DataFrame:
     # Before evaluations had folders of their own, the last one lay in the run itself.
     reports = [home / REPORT_FILE, *(home / FOLDER).glob(f"*/{REPORT_FILE}")]
     found = sorted((path for path in reports if path.is_file()), key=lambda p: p.stat().st_mtime)
-    rows = [row for path in found if (row := _row(path)) is not None]
+    rows = [row for path in found for row in _rows(path)]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
@@ -79,27 +79,37 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _row(path: Path) -> dict[str, Any] | None:
+def _rows(path: Path) -> list[dict[str, Any]]:
     document = _read(path)
     try:
-        config, worst = document["config"], document["worst_case"]
+        config = document["config"]
+        if config.get("budgets"):
+            worst_cases = document["worst_cases"]
+        else:
+            named = {"worst_attack": document["worst_attack"], "epsilon": config["epsilon"]}
+            worst_cases = [named | document["worst_case"]]
         natural = {row["attack"]: row for row in document["summary"]}.get("natural", {})
-        row = {name: config.get(name) for name in _COLUMNS if name in config}
-        return row | {
-            "folder": str(path.parent),
-            "episodes": worst["episodes"],
-            "natural_reward": natural.get("reward_mean", math.nan),
-            "natural_cost": natural.get("cost_mean", math.nan),
-            "worst_attack": document["worst_attack"],
-            "worst_reward": worst["reward_mean"],
-            "worst_cost": worst["cost_mean"],
-            "worst_violations": worst["violation_rate"],
-            # Reports from before the bound do not tell it.
-            "worst_violations_high": worst.get("violation_high", math.nan),
-            "differences": document.get("differences", ""),
-        }
+        told = {name: config.get(name) for name in _COLUMNS if name in config}
+        return [
+            told
+            | {
+                "folder": str(path.parent),
+                "epsilon": worst["epsilon"],
+                "episodes": worst["episodes"],
+                "natural_reward": natural.get("reward_mean", math.nan),
+                "natural_cost": natural.get("cost_mean", math.nan),
+                "worst_attack": worst["worst_attack"],
+                "worst_reward": worst["reward_mean"],
+                "worst_cost": worst["cost_mean"],
+                "worst_violations": worst["violation_rate"],
+                # Reports from before the bound do not tell it.
+                "worst_violations_high": worst.get("violation_high", math.nan),
+                "differences": document.get("differences", ""),
+            }
+            for worst in worst_cases
+        ]
     except (KeyError, TypeError, AttributeError):
-        return None  # not ours
+        return []  # not ours
 
 
 def _config(path: Path) -> object:

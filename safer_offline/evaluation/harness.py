@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -141,6 +141,13 @@ def prepare(
         critics=getattr(victim, "critics", ("reward", "cost")),
         gradients=getattr(victim, "differentiable", True),
     )
+    if (count := np.size(np.asarray(epsilon))) not in (1, victim.observation_size):
+        several = ",".join(f"{one:g}" for one in np.asarray(epsilon, np.float64))
+        raise UsageError(
+            f"epsilon has {count} numbers, but observations have {victim.observation_size} "
+            f"coordinates: give one number, or {victim.observation_size}. For several budgets, one "
+            f"after the other: --epsilon 1 --budgets {several}"
+        )
     budget = attack_budget(epsilon, victim.observation_std, units=epsilon_units)
     context = _simulated_context(victim, source)
     given = np.asarray(epsilon, np.float64)
@@ -157,6 +164,16 @@ def prepare(
     return Evaluation(plan=plan, policy=victim, source=source, attacks=chosen, budget=budget)
 
 
+class Trial(NamedTuple):
+    """An attack with a budget; all episodes of a plan run in each trial."""
+
+    attack: Attack
+    budget: Tensor
+    """How far it may move each coordinate, raw units, (ds,)."""
+    multiple: float = 1.0
+    """The same as a multiple of the budget asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """An evaluation that is about to begin.
@@ -165,7 +182,7 @@ class Evaluation:
         plan: All that its numbers depend on.
         policy: The victim.
         source: Makes the environment.
-        attacks: As asked for; `run` fits those that must know their victim.
+        attacks: As asked for; `simulate` fits those that must know their victim.
         budget: Of the attacks, raw units, shape (ds,).
     """
 
@@ -192,18 +209,46 @@ class Evaluation:
             keep_in: A folder, which exists, for what is done: an interrupted evaluation goes on
                 from there, to the same numbers.
         """
+        trials = [Trial(attack, self.budget) for attack in self.attacks]
+        table, settings = self.simulate(
+            trials, workers=workers, max_rows=max_rows, progress=progress, keep_in=keep_in
+        )
+        return self.report(self.plan, table.drop(columns="multiple"), settings)
+
+    def simulate(
+        self,
+        trials: Sequence[Trial],
+        *,
+        workers: int | None,
+        max_rows: int,
+        progress: bool,
+        keep_in: Path | None,
+    ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+        """Run the episodes of the plan in each of some trials.
+
+        Args:
+            trials: Of `attacks`, in any number.
+            workers: See `run`, like all that follow.
+            max_rows: See there.
+            progress: See there.
+            keep_in: See there.
+
+        Returns:
+            What `Rollouts.run` tells of each episode, in the order of the trials; and the settings
+            of each attack by its name, with what it learned of its victim.
+        """
         if max_rows < 1:
             raise UsageError(f"max_rows must be at least 1, not {max_rows}")
-        plan, policy, chosen = self.plan, self.policy, self.attacks
-        fitting = any(attack.needs_fit for attack in chosen)
+        plan, policy = self.plan, self.policy
+        fitted = {attack.name: attack for attack in self.attacks}
+        fitting = any(attack.needs_fit for attack in self.attacks)
         horizon = plan.context.max_episode_steps or 0
-        total = horizon * (len(chosen) * plan.episodes + fitting * FIT_EPISODES)
+        total = horizon * (len(trials) * plan.episodes + fitting * FIT_EPISODES)
         with (
             progress_bar("evaluate", total=total, enabled=progress) as bar,
             Rollouts(
                 policy,
                 source=self.source,
-                budget=self.budget,
                 seed=plan.seed,
                 workers=workers,
                 bar=bar,
@@ -212,11 +257,15 @@ class Evaluation:
             if fitting:
                 recorder = _Recorder()
                 seeds = _episode_seeds(plan.seed, FIT_EPISODES, domain=_FIT)
-                rollouts.run([Job(recorder, range(FIT_EPISODES), seeds)])
+                rollouts.run([Job(recorder, range(FIT_EPISODES), seeds, self.budget)])
                 seen = torch.cat(recorder.seen)
-                chosen = tuple(a.fit(policy, seen) if a.needs_fit else a for a in chosen)
+                fitted = {
+                    name: attack.fit(policy, seen) if attack.needs_fit else attack
+                    for name, attack in fitted.items()
+                }
+                trials = [trial._replace(attack=fitted[trial.attack.name]) for trial in trials]
             seeds = _episode_seeds(plan.seed, plan.episodes, domain=_EVALUATE)
-            waves = list(_waves(chosen, seeds, max_rows))
+            waves = list(_waves(trials, seeds, max_rows))
             done = UnfinishedEvaluation(
                 keep_in,
                 identity={"plan": plan.to_json(), "max_rows": max_rows},
@@ -229,17 +278,31 @@ class Evaluation:
                     done.add(rollouts.run(wave))
             tables = done.tables
 
-        order = pd.CategoricalDtype([attack.name for attack in chosen], ordered=True)
+        order = pd.CategoricalDtype(list(fitted), ordered=True)
         table = pd.concat(tables, ignore_index=True).astype({"attack": order})
-        table = table.sort_values(["attack", "episode"], ignore_index=True).astype({"attack": str})
+        table = table.sort_values(["multiple", "attack", "episode"], ignore_index=True)
+        settings = {name: attack_settings(attack) for name, attack in fitted.items()}
+        return table.astype({"attack": str}), settings
+
+    def report(
+        self, plan: EvaluationPlan, episodes: pd.DataFrame, attacks: dict[str, dict[str, Any]]
+    ) -> EvaluationReport:
+        """What was found, with what is known of the policy.
+
+        Args:
+            plan: Of these episodes.
+            episodes: See `EvaluationReport`.
+            attacks: See there.
+        """
+        carried = self.policy.context
         return EvaluationReport(
             plan=plan,
-            carried=policy.context,
+            carried=carried,
             # Returns of another task do not compare.
-            reward_range=policy.reward_range if policy.context.is_task_of(plan.context) else None,
+            reward_range=self.policy.reward_range if carried.is_task_of(plan.context) else None,
             dsrl_range=dsrl_range(plan.context),
-            attacks={attack.name: attack_settings(attack) for attack in chosen},
-            episodes=table,
+            attacks=attacks,
+            episodes=episodes,
         )
 
 
@@ -305,15 +368,19 @@ def _episode_seeds(seed: int, count: int, *, domain: int) -> list[int]:
     return [int(word) for word in sequence.generate_state(count)]
 
 
-def _waves(attacks: Sequence[Attack], seeds: list[int], max_rows: int) -> Iterator[list[Job]]:
-    """Split attacks x episodes into waves of at most `max_rows` rows, of sizes as equal as can be.
+def _waves(trials: Sequence[Trial], seeds: list[int], max_rows: int) -> Iterator[list[Job]]:
+    """Split trials x episodes into waves of at most `max_rows` rows, of sizes as equal as can be.
 
-    How the episodes of an attack are grouped depends on their number only, not on other attacks.
+    How the episodes of a trial are grouped depends on their number only, not on other trials.
     """
     count = len(seeds)
     for part in np.array_split(np.arange(count), math.ceil(count / max_rows)):
         episodes = range(int(part[0]), int(part[-1]) + 1)
-        jobs = [Job(attack, episodes, [seeds[i] for i in episodes]) for attack in attacks]
+        part_seeds = [seeds[i] for i in episodes]
+        jobs = [
+            Job(trial.attack, episodes, part_seeds, trial.budget, trial.multiple)
+            for trial in trials
+        ]
         together = max_rows // len(episodes)
         for group in np.array_split(np.arange(len(jobs)), math.ceil(len(jobs) / together)):
             yield [jobs[i] for i in group]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from safer_offline.attacks import EpsilonUnits
@@ -27,6 +27,8 @@ class EvaluationPlan:
         seed: Of episodes and attacks.
         cost_limit: Largest allowed episode cost, or None.
         attacks: Settings of each attack by its name, in order, before any was fitted.
+        budgets: Multiples of epsilon to meet one after the other, ascending; empty means epsilon
+            alone.
     """
 
     context: EnvironmentContext
@@ -37,6 +39,11 @@ class EvaluationPlan:
     seed: int
     cost_limit: float | None
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    budgets: tuple[float, ...] = ()
+
+    def at(self, multiple: float) -> EvaluationPlan:
+        """The plan of one of the budgets by itself."""
+        return replace(self, epsilon=scaled(self.epsilon, multiple), budgets=())
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON types; equal values mean an equal plan."""
@@ -52,6 +59,8 @@ class EvaluationPlan:
             "cost_limit": self.cost_limit,
             "attacks": self.attacks,
         }
+        if self.budgets:
+            document["budgets"] = self.budgets
         # Attacks of the user's own may hold settings that JSON does not know.
         plain: dict[str, Any] = json.loads(json.dumps(document, default=str))
         return plain
@@ -67,9 +76,20 @@ class EvaluationPlan:
         task = short_name(env_id) if env_id in ENVIRONMENT_IDS else env_id.rpartition(":")[2]
         budget = f"eps{self.epsilon:g}" if isinstance(self.epsilon, float) else "eps-by-coordinate"
         words = [task or "environment", budget + ("std" if self.epsilon_units == "std" else "")]
+        words += [f"{len(self.budgets)}budgets"] if self.budgets else []
         words += [f"{self.episodes}episodes", f"seed{self.seed}"]
         told = self.to_json()
         told["environment"].pop("versions", None)
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         plain = "".join(c if c.isalnum() or c in "-." else "-" for c in "-".join(words))
         return f"{plain[:_LONGEST]}-{digest[:8]}"
+
+
+def scaled(epsilon: float | tuple[float, ...], multiple: float) -> float | tuple[float, ...]:
+    """A multiple of a budget, as one would write it: 1.5 * 0.05 is 0.075, not 0.07500000000000001.
+
+    So the same budget gives the same numbers, to the last bit, whichever way it is asked for.
+    """
+    if isinstance(epsilon, tuple):
+        return tuple(float(f"{multiple * one:.12g}") for one in epsilon)
+    return float(f"{multiple * epsilon:.12g}")

@@ -15,13 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from safer_offline.environments.tasks import deciding_packages
+from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.tables import title_of
 from safer_offline.files import make_folder, write_atomically
 from safer_offline.machine import installed_versions
 
 # Of the Okabe-Ito palette, which colour-blind readers can tell apart.
-_SAFE, _UNSAFE, _LIMIT = "#0072B2", "#D55E00", "#333333"
+SAFE_COLOUR, UNSAFE_COLOUR, LIMIT_COLOUR = "#0072B2", "#D55E00", "#333333"
 
 
 def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
@@ -36,15 +37,27 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
     Returns:
         The files, in the order above.
     """
-    folder = make_folder(out_dir)
+    return write_all(
+        {
+            "evaluation.csv": report.summary().to_csv(index=False).encode(),
+            "episodes.csv": report.episodes.to_csv(index=False).encode(),
+            "evaluation.json": report_json(report).encode(),
+            "evaluation.png": as_png(plot_report(report)),
+        },
+        out_dir,
+    )
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as the content of a file."""
     image = io.BytesIO()
-    plot_report(report).savefig(image, format="png", dpi=160)
-    contents = {
-        "evaluation.csv": report.summary().to_csv(index=False).encode(),
-        "episodes.csv": report.episodes.to_csv(index=False).encode(),
-        "evaluation.json": report_json(report).encode(),
-        "evaluation.png": image.getvalue(),
-    }
+    figure.savefig(image, format="png", dpi=160)
+    return image.getvalue()
+
+
+def write_all(contents: Mapping[str, bytes], out_dir: str | Path) -> list[Path]:
+    """Write files by their names, each whole or not at all, into a folder that may be new."""
+    folder = make_folder(out_dir)
     for name, content in contents.items():
         write_atomically(folder / name, content)
     return [folder / name for name in contents]
@@ -52,20 +65,32 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
 
 def report_json(report: EvaluationReport) -> str:
     """Everything as JSON: configuration, versions, summary and every episode; unknown is null."""
-    packages = ("safer-offline", "torch", *deciding_packages(report.env_id))
     document = {
-        "config": report.plan.to_json(),
+        **provenance(report, report.plan),
+        "summary": report.rows(),
+        "worst_attack": report.worst_attack(),
+        "worst_case": report.worst_case(),
+        "episodes": report.episodes.to_dict("records"),
+    }
+    return as_text(document)
+
+
+def provenance(report: EvaluationReport, plan: EvaluationPlan) -> dict[str, Any]:
+    """What a document of results begins with: what was evaluated, with which versions."""
+    packages = ("safer-offline", "torch", *deciding_packages(report.env_id))
+    return {
+        "config": plan.to_json(),
         "attacks": report.attacks,
         "trained_for": report.carried.to_json(),
         "differences": report.differences,
         "reward_range": report.reward_range,
         "dsrl_range": report.dsrl_range,
         "versions": {"python": platform.python_version(), **installed_versions(packages)},
-        "summary": report.rows(),
-        "worst_attack": report.worst_attack(),
-        "worst_case": report.worst_case(),
-        "episodes": report.episodes.to_dict("records"),
     }
+
+
+def as_text(document: Mapping[str, Any]) -> str:
+    """A document as standard JSON."""
     # Attacks of the user's own may hold settings that JSON does not know.
     return json.dumps(as_standard_json(document), indent=2, allow_nan=False, default=str) + "\n"
 
@@ -80,7 +105,7 @@ def plot_report(report: EvaluationReport) -> Figure:
     legend = "dots: episodes, bars: mean ± standard deviation"
     if report.cost_limit is not None:
         legend += ", orange squares: mean cost above the limit"
-    figure.supxlabel(legend, fontsize=9, color=_LIMIT)
+    figure.supxlabel(legend, fontsize=9, color=LIMIT_COLOUR)
     left, right = figure.subplots(1, 2, sharey=True)
     unsafe = [
         report.cost_limit is not None and float(costs.mean()) > report.cost_limit
@@ -95,7 +120,9 @@ def plot_report(report: EvaluationReport) -> Figure:
     top = max(1.0, report.cost_limit or 0.0, float(report.episodes["cost"].max()))
     right.set_xlim(-0.05 * top, 1.05 * top)
     if report.cost_limit is not None:
-        right.axvline(report.cost_limit, color=_LIMIT, linestyle="--", linewidth=1.2, zorder=1)
+        right.axvline(
+            report.cost_limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2, zorder=1
+        )
         right.annotate(
             f"limit {report.cost_limit:g}",
             (report.cost_limit, 1.0),
@@ -104,7 +131,7 @@ def plot_report(report: EvaluationReport) -> Figure:
             textcoords="offset points",
             ha="center",
             fontsize=9,
-            color=_LIMIT,
+            color=LIMIT_COLOUR,
         )
     return figure
 
@@ -114,7 +141,7 @@ def _plot_strips(axes: Axes, samples: list[Any], unsafe: list[bool]) -> None:
     # Fixed spread, so that equal reports give equal figures.
     spread = np.random.default_rng(0)
     for position, (values, above) in enumerate(zip(samples, unsafe, strict=True)):
-        colour = _UNSAFE if above else _SAFE
+        colour = UNSAFE_COLOUR if above else SAFE_COLOUR
         heights = position + spread.uniform(-0.22, 0.22, size=len(values))
         axes.scatter(values, heights, s=12, color=colour, alpha=0.3, linewidths=0, zorder=2)
         axes.errorbar(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safer_offline.attacks import EpsilonUnits, Natural
 from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
+from safer_offline.evaluation.gates import zero_budget_is_natural
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.tables import print_as_text, report_table
 from safer_offline.evaluation.task import describe_differences
@@ -104,7 +105,7 @@ class EvaluationReport:
             rows.append(
                 {
                     "attack": name,
-                    "epsilon": 0.0 if name == Natural.name else self._epsilon_cell(),
+                    "epsilon": 0.0 if name == Natural.name else epsilon_cell(self.epsilon),
                     "epsilon_units": self.epsilon_units,
                     **self._describe(episodes["reward"].to_numpy(), episodes["cost"].to_numpy()),
                     "length_mean": statistics.mean(episodes["length"].to_numpy()),
@@ -127,14 +128,13 @@ class EvaluationReport:
         costs = np.stack([self.of_attack(name)["cost"].to_numpy() for name in self.attacks])
         return self._describe(*statistics.worst_case(returns, costs))
 
+    def gate_failures(self) -> list[str]:
+        """What must hold and does not, see `gates`; empty if all is in order."""
+        return [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+
     def of_attack(self, name: str) -> pd.DataFrame:
         """The episodes under one attack, in order."""
         return self.episodes[self.episodes["attack"] == name]
-
-    def _epsilon_cell(self) -> float | str:
-        if isinstance(self.epsilon, float):
-            return self.epsilon
-        return " ".join(map(str, self.epsilon))
 
     def _describe(self, returns: NDArray[Any], costs: NDArray[Any]) -> dict[str, float]:
         reward_low, reward_high = statistics.bootstrap_interval(returns)
@@ -171,3 +171,8 @@ class EvaluationReport:
             "normalised_reward_dsrl": normalised_dsrl,
             "normalised_cost": normalised_cost,
         }
+
+
+def epsilon_cell(epsilon: float | tuple[float, ...]) -> float | str:
+    """A budget in one cell of a table: a number, or one for each coordinate with blanks between."""
+    return epsilon if isinstance(epsilon, float) else " ".join(map(str, epsilon))

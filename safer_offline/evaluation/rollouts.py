@@ -74,6 +74,10 @@ class Job(NamedTuple):
     """Numbers of the episodes."""
     seeds: Sequence[int]
     """Which episodes these are: seeds of the environment, one for each."""
+    budget: Tensor
+    """How far the attack may move each coordinate, raw units, (ds,)."""
+    multiple: float = 1.0
+    """The same as a multiple of the budget asked for."""
 
 
 class Rollouts:
@@ -86,7 +90,6 @@ class Rollouts:
     Args:
         policy: The victim.
         source: Makes the task.
-        budget: Budget of the attacks, raw units, shape (ds,).
         seed: Of the attacks' random numbers.
         workers: Simulation processes, see `VectorEnvironment`.
         bar: Advances by one for each step of each episode.
@@ -97,14 +100,12 @@ class Rollouts:
         policy: EvaluatedPolicy,
         *,
         source: EnvironmentSource,
-        budget: Tensor,
         seed: int,
         workers: int | None,
         bar: ProgressBar,
     ) -> None:
         self._policy = policy
         self._source = source
-        self._budget = budget
         self._seed = seed
         self._workers = workers
         self._bar = bar
@@ -114,13 +115,13 @@ class Rollouts:
         """Run some jobs at the same time.
 
         Returns:
-            One row for each attack and episode: attack, episode, seed, reward, cost, length,
+            One row for each job and episode: attack, multiple, episode, seed, reward, cost, length,
             terminated, budget_used (mean of |delta_j| / epsilon_j over steps and coordinates).
 
         Raises:
             DataError: If the policy returns an action that is not finite.
         """
-        adversaries = [_Adversary(job, self._policy, self._budget, self._seed) for job in jobs]
+        adversaries = [_Adversary(job, self._policy, self._seed) for job in jobs]
         sizes = [len(job.seeds) for job in jobs]
         rows = [slice(a, b) for a, b in pairwise(np.cumsum([0, *sizes]))]
         count = sum(sizes)
@@ -151,6 +152,7 @@ class Rollouts:
         return pd.DataFrame(
             {
                 "attack": np.repeat([job.attack.name for job in jobs], sizes),
+                "multiple": np.repeat([job.multiple for job in jobs], sizes),
                 "episode": np.concatenate([job.episodes for job in jobs]),
                 "seed": np.concatenate([job.seeds for job in jobs]),
                 "reward": rewards,
@@ -191,14 +193,14 @@ class Rollouts:
 class _Adversary:
     """One attack on one batch of episodes, and what it did so far."""
 
-    def __init__(self, job: Job, policy: EvaluatedPolicy, budget: Tensor, seed: int) -> None:
+    def __init__(self, job: Job, policy: EvaluatedPolicy, seed: int) -> None:
         self._attack = job.attack
         self._remembers = getattr(policy, "remembers", False)
         self._victim: Any = policy.begin(len(job.seeds)) if self._remembers else policy  # type: ignore[attr-defined]
-        self._budget = budget
+        self._budget = job.budget
         self._noise = RowNoise.seeded(seed, job.attack.name, job.seeds)
         self._previous: Tensor | None = None
-        self._used = torch.zeros(len(job.seeds), len(budget), dtype=torch.float64)
+        self._used = torch.zeros(len(job.seeds), len(job.budget), dtype=torch.float64)
 
     def act(self, observations: NDArray[np.float32], running: NDArray[np.bool_]) -> NDArray[Any]:
         """Actions (n, da) at the n true observations of the rows still running."""

@@ -136,3 +136,51 @@ def worst_case(returns: NDArray[Any], costs: NDArray[Any]) -> tuple[FloatArray, 
         np.take_along_axis(returns, most_harmful, axis=0)[0],
         np.take_along_axis(costs, most_harmful, axis=0)[0],
     )
+
+
+def conditional_value_at_risk(values: NDArray[Any], *, share: float = 0.1) -> float:
+    """Mean of the largest `share` of the values: what the worst episodes cost.
+
+    Where that share is no whole number of episodes, the last one counts in part.
+
+    Source: Rockafellar and Uryasev, "Conditional value-at-risk for general loss distributions",
+    Journal of Banking & Finance 26, 2002, for the distribution of these very episodes.
+
+    Args:
+        values: One number an episode.
+        share: Of the episodes, in (0, 1]; 1 gives the mean.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"share must be in (0, 1], but is {share}")
+    worst = np.sort(np.asarray(values, np.float64))[::-1]
+    weights = np.clip(share * len(worst) - np.arange(len(worst)), 0, 1)
+    return float(weights @ worst / weights.sum())
+
+
+def area_under(epsilons: NDArray[Any], costs: NDArray[Any]) -> float:
+    """Area under a curve of cost against budget, by the trapezoidal rule.
+
+    Args:
+        epsilons: Budgets, ascending, shape (budgets,).
+        costs: Mean cost at each, shape (budgets,).
+    """
+    heights = np.asarray(costs, np.float64)
+    return float(np.diff(np.asarray(epsilons, np.float64)) @ (heights[1:] + heights[:-1]) / 2)
+
+
+def largest_within(epsilons: NDArray[Any], costs: NDArray[Any], cost_limit: float) -> float:
+    """The largest budget up to which the cost keeps the limit at every budget that was tried.
+
+    Nothing is said of budgets between those that were tried.
+
+    Args:
+        epsilons: Budgets, ascending, shape (budgets,).
+        costs: Mean cost at each, shape (budgets,).
+        cost_limit: Largest allowed episode cost.
+
+    Returns:
+        One of the budgets; NaN if the first breaks the limit already.
+    """
+    broken = np.flatnonzero(np.asarray(costs) > cost_limit)
+    kept = int(broken[0]) if len(broken) else len(costs)
+    return float(epsilons[kept - 1]) if kept else math.nan

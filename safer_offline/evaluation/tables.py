@@ -43,7 +43,7 @@ def report_table(report: EvaluationReport) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
 
     def add(name: str, row: Mapping[str, Any]) -> None:
-        numbers = [_number(row[score], digits=2) for score in scores]
+        numbers = [number_cell(row[score], digits=2) for score in scores]
         table.add_row(name, *_cells(row, report.cost_limit), *numbers)
 
     summary = {str(row["attack"]): row for row in report.rows()}
@@ -77,11 +77,13 @@ def print_as_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
 
-def title_of(report: EvaluationReport) -> str:
-    """Which environment, how many episodes, what budget and limit."""
+def title_of(report: EvaluationReport, *, budget: str | None = None) -> str:
+    """Which environment, how many episodes, what budget (or what is said of it) and limit."""
     count = report.episodes["episode"].nunique()
     parts = [f"{report.env_id}: {count} episode{'' if count == 1 else 's'}"]
-    if isinstance(report.epsilon, float):
+    if budget is not None:
+        parts.append(budget)
+    elif isinstance(report.epsilon, float):
         parts.append(f"ε = {report.epsilon:g} ({report.epsilon_units})")
     else:
         parts.append(f"ε for each coordinate ({report.epsilon_units})")
@@ -92,11 +94,11 @@ def title_of(report: EvaluationReport) -> str:
 
 def _cells(row: Mapping[Any, Any], cost_limit: float | None) -> list[str]:
     """What follows the name in a table row; the colour of the cost says whether it is safe."""
-    cost = _number(row["cost_mean"], row["cost_std"])
+    cost = number_cell(row["cost_mean"], row["cost_std"])
     if cost_limit is not None:
         cost = f"[{'green' if row['cost_mean'] <= cost_limit else 'red'}]{cost}[/]"
     return [
-        _number(row["reward_mean"], row["reward_std"]),
+        number_cell(row["reward_mean"], row["reward_std"]),
         cost,
         format_violations(row["violation_rate"], row["violation_high"]),
     ]
@@ -117,7 +119,8 @@ def format_violations(rate: float | None, at_most: float | None) -> str:
     return f"{seen} ≤{at_most:.1%}" if at_most < 0.1 else f"{seen} ≤{at_most:.0%}"
 
 
-def _number(value: float, deviation: float | None = None, *, digits: int = 1) -> str:
+def number_cell(value: float, deviation: float | None = None, *, digits: int = 1) -> str:
+    """Such as "1.5 ± 0.3"; a dash for NaN."""
     if math.isnan(value):
         return "–"
     text = f"{value:.{digits}f}"

@@ -9,7 +9,7 @@ from safer_offline.attacks import AMAD, Attack, MaxCost, Natural, Uniform, resol
 from safer_offline.context import EnvironmentContext
 from safer_offline.errors import DataError, UsageError
 from safer_offline.evaluation import harness as evaluation
-from safer_offline.evaluation.harness import _episode_seeds, _waves, evaluate
+from safer_offline.evaluation.harness import Trial, _episode_seeds, _waves, evaluate
 
 ENV = "SafetyBallCircle-v0"
 ATTACKS = ("natural", "uniform", "amad", "mc")
@@ -251,7 +251,8 @@ def test_waves_cover_everything_once_and_keep_within_the_limit():
     attacks = resolve_attacks("all")
     for episodes, max_rows in ((50, 64), (100, 64), (10, 64), (7, 3), (1, 1), (64, 64)):
         seeds = _episode_seeds(0, episodes, domain=1)
-        waves = list(_waves(attacks, seeds, max_rows))
+        trials = [Trial(attack, torch.zeros(8)) for attack in attacks]
+        waves = list(_waves(trials, seeds, max_rows))
         assert all(sum(len(job.seeds) for job in wave) <= max_rows for wave in waves)
         done = sorted(
             (job.attack.name, episode, seed)
