@@ -138,7 +138,11 @@ def worst_case(returns: NDArray[Any], costs: NDArray[Any]) -> tuple[FloatArray, 
     )
 
 
-def conditional_value_at_risk(values: NDArray[Any], *, share: float = 0.1) -> float:
+TAIL = 0.1
+"""Share of the episodes that count as the worst."""
+
+
+def conditional_value_at_risk(values: NDArray[Any], *, share: float = TAIL) -> float:
     """Mean of the largest `share` of the values: what the worst episodes cost.
 
     Where that share is no whole number of episodes, the last one counts in part.
@@ -150,11 +154,20 @@ def conditional_value_at_risk(values: NDArray[Any], *, share: float = 0.1) -> fl
         values: One number an episode.
         share: Of the episodes, in (0, 1]; 1 gives the mean.
     """
+    worst = np.sort(np.asarray(values, np.float64))[::-1]
+    return float(tail_weights(len(worst), share=share) @ worst)
+
+
+def tail_weights(count: int, *, share: float) -> FloatArray:
+    """How much each of `count` values, the largest first, counts in the mean of the tail.
+
+    Raises:
+        UsageError: If the share is not in (0, 1].
+    """
     if not 0 < share <= 1:
         raise UsageError(f"share must be in (0, 1], but is {share}")
-    worst = np.sort(np.asarray(values, np.float64))[::-1]
-    weights = np.clip(share * len(worst) - np.arange(len(worst)), 0, 1)
-    return float(weights @ worst / weights.sum())
+    weights: FloatArray = np.clip(share * count - np.arange(count), 0, 1)
+    return weights / weights.sum()
 
 
 def area_under(epsilons: NDArray[Any], costs: NDArray[Any]) -> float:
