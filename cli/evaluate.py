@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -13,14 +13,19 @@ from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_budgets, pars
 if TYPE_CHECKING:
     import pandas as pd
 
+    from safer_offline.evaluation.budgets import BudgetEvaluation
+    from safer_offline.evaluation.harness import Evaluation
+
 
 def evaluate_command(
-    run: Annotated[
-        Path,
+    runs: Annotated[
+        list[Path],
         typer.Argument(
+            metavar="RUN...",
             help="Run directory or policy.safetensors; or, with --env, a policy of others: an "
             "archive of Stable-Baselines3 (.zip), TorchScript (.pt), or module:function, called "
-            "with an observation.",
+            "with an observation. Several are compared: those that differ only in the training "
+            "seed are one method.",
             show_default=False,
         ),
     ],
@@ -82,7 +87,7 @@ def evaluate_command(
             "--out",
             "-o",
             help="Folder of the results (default: RUN/evaluations/, then a name for what is "
-            "evaluated, so that none replaces another).",
+            "evaluated, so that none replaces another). Of several runs it holds the comparison.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -95,61 +100,115 @@ def evaluate_command(
         bool, typer.Option("--list", help="Show all evaluations of this run and stop.")
     ] = False,
 ) -> None:
-    """Attack a trained policy in the simulator and report return, cost and violations."""
+    """Attack trained policies in the simulator and report return, cost and violations."""
     # Here, so that `--help` need not wait for torch.
     import torch
-    from rich.console import Console
 
     from safer_offline.context import EnvironmentContext
-    from safer_offline.evaluation import outputs
     from safer_offline.evaluation.budgets import BudgetEvaluation
-    from safer_offline.evaluation.folders import list_evaluations, results_folder
+    from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.foreign import foreign_policy, load_foreign
     from safer_offline.evaluation.harness import prepare
     from safer_offline.evaluation.task import environment_of
-    from safer_offline.evaluation.unfinished import forget_unfinished
-    from safer_offline.locking import sole_writer
     from safer_offline.policies.trained import load_policy
 
     if list_all:
-        _print_list(list_evaluations(run), run)
+        for run in runs:
+            _print_list(list_evaluations(run), run)
         return
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
-    foreign = load_foreign(str(run))
-    ours = load_policy(run, actor=actor) if foreign is None else None
-    source = environment_of(
-        EnvironmentContext() if ours is None else ours.context,
-        env=env,
-        cost_key=cost_key,
-        kwargs=parse_kwargs(kwargs or []),
-        max_episode_steps=max_episode_steps,
-    )
-    prepared = prepare(
-        ours if foreign is None else foreign_policy(foreign[0], source, fingerprint=foreign[1]),
-        env=source,
-        attacks=attacks,
-        attack_set=attack_set or [],
-        epsilon=parse_epsilon(epsilon),
-        epsilon_units=epsilon_units.value,
-        episodes=episodes,
-        seed=seed,
-        cost_limit=cost_limit,
-    )
     multiples = None if budgets is None else parse_budgets(budgets)
-    evaluation = prepared if multiples is None else BudgetEvaluation.of(prepared, multiples)
+    evaluations: dict[str, Evaluation | BudgetEvaluation] = {}
+    for run in runs:
+        foreign = load_foreign(str(run))
+        ours = load_policy(run, actor=actor) if foreign is None else None
+        source = environment_of(
+            EnvironmentContext() if ours is None else ours.context,
+            env=env,
+            cost_key=cost_key,
+            kwargs=parse_kwargs(kwargs or []),
+            max_episode_steps=max_episode_steps,
+        )
+        prepared = prepare(
+            ours if foreign is None else foreign_policy(foreign[0], source, fingerprint=foreign[1]),
+            env=source,
+            attacks=attacks,
+            attack_set=attack_set or [],
+            epsilon=parse_epsilon(epsilon),
+            epsilon_units=epsilon_units.value,
+            episodes=episodes,
+            seed=seed,
+            cost_limit=cost_limit,
+        )
+        several = None if multiples is None else BudgetEvaluation.of(prepared, multiples)
+        evaluations[str(run)] = several or prepared
+    told = _Told(workers=workers, out=out, overwrite=overwrite, as_json=as_json)
+    if len(runs) == 1:
+        _evaluate_one(runs[0], evaluations[str(runs[0])], told)
+    else:
+        _compare(evaluations, told)
+
+
+class _Told(NamedTuple):
+    """What the user said of how to run and where to write."""
+
+    workers: int | None
+    out: Path | None
+    overwrite: bool
+    as_json: bool
+
+
+def _evaluate_one(run: Path, evaluation: Evaluation | BudgetEvaluation, told: _Told) -> None:
+    from rich.console import Console
+
+    from safer_offline.evaluation import outputs
+    from safer_offline.evaluation.folders import results_folder
+    from safer_offline.evaluation.unfinished import forget_unfinished
+    from safer_offline.locking import sole_writer
+
     # Before the first episode: a refusal should not cost the user an evaluation.
-    folder = results_folder(run, evaluation.plan, out=out, overwrite=overwrite)
+    folder = results_folder(run, evaluation.plan, out=told.out, overwrite=told.overwrite)
     with sole_writer(folder):
-        found = evaluation.run(workers=workers, keep_in=folder)
+        found = evaluation.run(workers=told.workers, keep_in=folder)
         # The table first: what took minutes must be seen even if it cannot be written.
-        if as_json:
+        if told.as_json:
             typer.echo(outputs.as_json(found), nl=False)
         else:
             Console().print(outputs.on_screen(found))
         files = outputs.save(found, folder)
         forget_unfinished(folder)
-    if not as_json:
+    if not told.as_json:
+        typer.echo(f"Wrote {folder}: {', '.join(file.name for file in files)}.")
+
+
+def _compare(evaluations: dict[str, Evaluation | BudgetEvaluation], told: _Told) -> None:
+    """Evaluate run after run, each with its own results, and show them beside each other."""
+    from rich.console import Console
+
+    from safer_offline.evaluation.folders import comparison_folder
+    from safer_offline.evaluation.running import run_each
+    from safer_offline.evaluation.side_by_side import (
+        comparison_json,
+        comparison_screen,
+        save_comparison,
+    )
+    from safer_offline.evaluation.unfinished import forget_unfinished
+    from safer_offline.locking import sole_writer
+
+    plans = {run: evaluation.plan for run, evaluation in evaluations.items()}
+    folder = comparison_folder(plans, out=told.out, overwrite=told.overwrite)
+    with sole_writer(folder):
+        say = (lambda line: None) if told.as_json else typer.echo
+        comparison, runs = run_each(evaluations, workers=told.workers, say=say)
+        if told.as_json:
+            typer.echo(comparison_json(comparison, runs), nl=False)
+        else:
+            Console().print(comparison_screen(comparison))
+        files = save_comparison(comparison, runs, folder)
+        for run in runs.values():
+            forget_unfinished(run.results)
+    if not told.as_json:
         typer.echo(f"Wrote {folder}: {', '.join(file.name for file in files)}.")
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from safer_offline.datasets.loading import load_dataset
     from safer_offline.estep import solve_estep, solve_estep_cvxpy
     from safer_offline.evaluation.budgets import BudgetReport, evaluate_budgets
+    from safer_offline.evaluation.comparison import Comparison
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.results import EvaluationReport
@@ -63,6 +64,7 @@ __all__ = [
     "BudgetReport",
     "COptiDICEConfig",
     "CPQConfig",
+    "Comparison",
     "EvaluationReport",
     "FISORConfig",
     "Run",
@@ -93,6 +95,7 @@ _HOMES = {
     "SAFERConfig": "learners",
     "SAFERPaperConfig": "learners",
     "EvaluationReport": "evaluation.results",
+    "Comparison": "evaluation.comparison",
     "BudgetReport": "evaluation.budgets",
     "evaluate": "evaluation.harness",
     "evaluate_budgets": "evaluation.budgets",

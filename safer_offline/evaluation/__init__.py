@@ -8,12 +8,17 @@ plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once
 unfinished  what is done so far, for an evaluation that is interrupted
 gates       what must hold of every evaluation
-statistics  estimators: plain functions of arrays
+statistics  estimators on the episodes of one policy: plain functions of arrays
+seeds       estimators over several trainings of one method
 reference   the returns that DSRL scales its own by
 results     what was found: every episode under every attack
 tables      the same as a table on screen
 rendering   the same as files and a figure
 curves      cost against budget as tables, files and a figure
+comparison  several policies beside each other, start by start
+trainings   which of them differ in the training seed alone
+running     evaluations one after the other
+side_by_side  a comparison as a table, files and a figure
 outputs     one budget or several, on screen, as JSON and as files
 folders     where they lie, so that none replaces another, and which there are
 """

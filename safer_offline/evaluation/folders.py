@@ -6,8 +6,10 @@ evaluated (`EvaluationPlan.name`). The same evaluation once more takes the same 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from safer_offline.files import require_writable
 
 FOLDER = "evaluations"
 REPORT_FILE = "evaluation.json"
+COMPARISON_FILE = "comparison.json"
 
 
 def results_folder(
@@ -37,17 +40,52 @@ def results_folder(
         UsageError: If the folder holds the results of another evaluation.
         OutputError: If nothing could be written there.
     """
-    run = Path(run)
-    home = run if run.is_dir() else run.parent
-    folder = home / FOLDER / plan.name if out is None else Path(out)
+    folder = _home(run) / plan.name if out is None else Path(out)
     require_writable(folder)
     report = folder / REPORT_FILE
     if report.exists() and not overwrite and _config(report) != _comparable(plan):
-        raise UsageError(
-            f"{folder} holds the results of another evaluation; give another --out, leave it out "
-            f"(then they go to {home / FOLDER}, each in a folder of its own), or say --overwrite"
-        )
+        raise _another("evaluation", folder, _home(run))
     return folder
+
+
+def comparison_folder(
+    plans: Mapping[str, EvaluationPlan], *, out: str | Path | None = None, overwrite: bool = False
+) -> Path:
+    """The folder for a comparison of runs: among the evaluations of the first; nothing is made yet.
+
+    Args:
+        plans: What each run is evaluated with, by its path.
+        out: Put it here instead.
+        overwrite: Whether another comparison that lies there may be replaced.
+
+    Raises:
+        UsageError: If the folder holds another comparison.
+        OutputError: If nothing could be written there.
+    """
+    first, plan = next(iter(plans.items()))
+    config = {run: _comparable(one) for run, one in plans.items()}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    name = f"{plan.name.rpartition('-')[0]}-{len(plans)}runs-{digest[:8]}"
+    folder = _home(first) / name if out is None else Path(out)
+    require_writable(folder)
+    if not overwrite and (folder / COMPARISON_FILE).exists():
+        known = _read(folder / COMPARISON_FILE).get("config")
+        if not isinstance(known, dict) or {k: _lasting(v) for k, v in known.items()} != config:
+            raise _another("comparison", folder, _home(first))
+    return folder
+
+
+def _home(run: str | Path) -> Path:
+    """The folder of all evaluations of a run."""
+    run = Path(run)
+    return (run if run.is_dir() else run.parent) / FOLDER
+
+
+def _another(what: str, folder: Path, home: Path) -> UsageError:
+    return UsageError(
+        f"{folder} holds the results of another {what}; give another --out, leave it out (then "
+        f"they go to {home}, each in a folder of its own), or say --overwrite"
+    )
 
 
 def list_evaluations(run: str | Path) -> pd.DataFrame:
@@ -63,10 +101,9 @@ def list_evaluations(run: str | Path) -> pd.DataFrame:
         `worst_violations_high` (its exact upper bound), and `differences` from the environment that
         the policy was trained for.
     """
-    run = Path(run)
-    home = run if run.is_dir() else run.parent
+    home = _home(run)
     # Before evaluations had folders of their own, the last one lay in the run itself.
-    reports = [home / REPORT_FILE, *(home / FOLDER).glob(f"*/{REPORT_FILE}")]
+    reports = [home.parent / REPORT_FILE, *home.glob(f"*/{REPORT_FILE}")]
     found = sorted((path for path in reports if path.is_file()), key=lambda p: p.stat().st_mtime)
     rows = [row for path in found for row in _rows(path)]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
@@ -113,17 +150,19 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _config(path: Path) -> object:
-    config = _read(path).get("config")
-    if isinstance(config, dict) and isinstance(config.get("environment"), dict):
-        config["environment"].pop("versions", None)
-    return config
+    return _lasting(_read(path).get("config"))
 
 
 def _comparable(plan: EvaluationPlan) -> object:
-    """As `_config` reads it: after an update of a package it is the same evaluation still."""
-    config = plan.to_json()
-    config["environment"].pop("versions", None)
-    return json.loads(json.dumps(as_standard_json(config)))
+    """As a file tells it: after an update of a package it is the same evaluation still."""
+    return _lasting(json.loads(json.dumps(as_standard_json(plan.to_json()))))
+
+
+def _lasting(config: object) -> object:
+    """What stays the same after an update of a package."""
+    if isinstance(config, dict) and isinstance(config.get("environment"), dict):
+        config["environment"].pop("versions", None)
+    return config
 
 
 def _read(path: Path) -> dict[str, Any]:

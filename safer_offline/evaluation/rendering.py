@@ -111,8 +111,8 @@ def plot_report(report: EvaluationReport) -> Figure:
         report.cost_limit is not None and float(costs.mean()) > report.cost_limit
         for _, costs in samples.values()
     ]
-    _plot_strips(left, [returns for returns, _ in samples.values()], unsafe)
-    _plot_strips(right, [costs for _, costs in samples.values()], unsafe)
+    plot_strips(left, [returns for returns, _ in samples.values()], unsafe)
+    plot_strips(right, [costs for _, costs in samples.values()], unsafe)
     left.set_xlabel("episode return")
     left.set_yticks(range(len(samples)), list(samples))
     left.set_ylim(len(samples) - 0.5, -0.5)
@@ -120,24 +120,27 @@ def plot_report(report: EvaluationReport) -> Figure:
     top = max(1.0, report.cost_limit or 0.0, float(report.episodes["cost"].max()))
     right.set_xlim(-0.05 * top, 1.05 * top)
     if report.cost_limit is not None:
-        right.axvline(
-            report.cost_limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2, zorder=1
-        )
-        right.annotate(
-            f"limit {report.cost_limit:g}",
-            (report.cost_limit, 1.0),
-            xycoords=right.get_xaxis_transform(),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-            color=LIMIT_COLOUR,
-        )
+        draw_limit(right, report.cost_limit)
     return figure
 
 
-def _plot_strips(axes: Axes, samples: list[Any], unsafe: list[bool]) -> None:
-    """One horizontal strip an attack: episodes as dots, mean and deviation, the mean in words."""
+def draw_limit(axes: Axes, limit: float) -> None:
+    """The cost limit as an upright line, and its number above it."""
+    axes.axvline(limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2, zorder=1)
+    axes.annotate(
+        f"limit {limit:g}",
+        (limit, 1.0),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=LIMIT_COLOUR,
+    )
+
+
+def plot_strips(axes: Axes, samples: list[Any], unsafe: list[bool]) -> None:
+    """One horizontal strip a sample: episodes as dots, mean and deviation, the mean in words."""
     # Fixed spread, so that equal reports give equal figures.
     spread = np.random.default_rng(0)
     for position, (values, above) in enumerate(zip(samples, unsafe, strict=True)):

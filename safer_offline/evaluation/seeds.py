@@ -153,9 +153,7 @@ def violation_bounds(
         cost_limit: Largest allowed episode cost.
         confidence: Of each bound.
     """
-    bounds = [
-        statistics.violation_bounds(one, cost_limit, confidence=confidence) for one in costs
-    ]
+    bounds = [statistics.violation_bounds(one, cost_limit, confidence=confidence) for one in costs]
     return min(low for low, _ in bounds), max(high for _, high in bounds)
 
 

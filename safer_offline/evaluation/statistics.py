@@ -166,8 +166,9 @@ def tail_weights(count: int, *, share: float) -> FloatArray:
     """
     if not 0 < share <= 1:
         raise UsageError(f"share must be in (0, 1], but is {share}")
-    weights: FloatArray = np.clip(share * count - np.arange(count), 0, 1)
-    return weights / weights.sum()
+    weights = np.clip(share * count - np.arange(count), 0, 1)
+    normalised: FloatArray = weights / weights.sum()
+    return normalised
 
 
 def area_under(epsilons: NDArray[Any], costs: NDArray[Any]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from safer_offline.errors import OutputError
 from safer_offline.evaluation.rendering import as_standard_json
 from safer_offline.files import write_atomically
 from safer_offline.interruption import Interrupted, signal_of
@@ -19,7 +20,7 @@ FILE = "unfinished.json"
 
 
 class UnfinishedEvaluation:
-    """The tables of the waves that are done, kept in a file until the report is written.
+    """The tables of the waves that are done, kept in a file until `forget_unfinished`.
 
     Args:
         folder: Where to keep them; None keeps nothing.
@@ -41,9 +42,13 @@ class UnfinishedEvaluation:
     def add(self, table: pd.DataFrame) -> None:
         """One more wave is done."""
         self.tables.append(table)
-        if self._path is not None and len(self.tables) < self._waves:
-            texts = [table.to_csv(index=False) for table in self.tables]
-            content = json.dumps({"identity": self._identity, "waves": texts})
+        if self._path is None:
+            return
+        texts = [table.to_csv(index=False) for table in self.tables]
+        content = json.dumps({"identity": self._identity, "waves": texts})
+        # With the last wave there is something to show, before anybody hears of a full disk.
+        last = len(self.tables) == self._waves
+        with contextlib.suppress(*(OutputError,) if last else ()):
             write_atomically(self._path, content.encode())
 
     @contextlib.contextmanager
