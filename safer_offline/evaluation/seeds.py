@@ -63,9 +63,8 @@ def probability_of_improvement(ours: FloatArray, theirs: FloatArray) -> FloatArr
     Returns:
         Probabilities, shape (...).
     """
-    difference = ours[..., :, None, :] - theirs[..., None, :, :]
-    wins: FloatArray = (0.5 * (np.sign(difference) + 1)).mean(axis=(-3, -2, -1))
-    return wins
+    probabilities: FloatArray = _outcomes(ours, theirs).mean(axis=(-3, -2, -1))
+    return probabilities
 
 
 def bootstrap_interval(
@@ -124,10 +123,12 @@ def improvement_interval(
         seed: Of the resampling.
 
     Returns:
-        Lower and upper end; NaN where no episode differs from any other.
+        Lower and upper end; NaN where every pair of episodes ends alike, which no resample would
+        change and which is no evidence of a certain winner.
     """
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if (ours == ours.flat[0]).all() and (theirs == ours.flat[0]).all():
+    outcomes = _outcomes(ours, theirs)
+    if (outcomes == outcomes.flat[0]).all():
         return math.nan, math.nan
     generator = np.random.default_rng(seed)
     starts = _picks(generator, resamples, ours.shape[1])
@@ -155,6 +156,12 @@ def violation_bounds(
     """
     bounds = [statistics.violation_bounds(one, cost_limit, confidence=confidence) for one in costs]
     return min(low for low, _ in bounds), max(high for _, high in bounds)
+
+
+def _outcomes(ours: FloatArray, theirs: FloatArray) -> FloatArray:
+    """1, 0.5 or 0 for a win, a draw or a loss of each pair of seeds on each start."""
+    outcomes: FloatArray = 0.5 * (np.sign(ours[..., :, None, :] - theirs[..., None, :, :]) + 1)
+    return outcomes
 
 
 def _sorted(scores: FloatArray) -> FloatArray:

@@ -132,13 +132,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _caption(comparison: Comparison) -> str:
+    several = any(method.seeds > 1 for method in comparison.methods)
     lines = [
         "IQM: mean of the middle half; worst tenth: mean of the costliest episodes",
-        "95 %: of the mean, by resampling episodes"
-        + (" and training seeds" if any(m.seeds > 1 for m in comparison.methods) else ""),
+        "95 %: of the mean, by resampling episodes" + (" and training seeds" if several else ""),
     ]
     if comparison.limits != [None]:
-        lines.append("≤: exact bound at 95 % confidence, of the seed that violates most")
+        worst = ", of the seed that violates most" if several else ""
+        lines.append(f"≤: exact bound at 95 % confidence{worst}")
     return "\n".join(lines)
 
 

@@ -50,6 +50,8 @@ def test_improvement_compares_the_same_starts():
     assert seeds.probability_of_improvement(starts[None] + 1, starts[None]) == 1
     assert seeds.probability_of_improvement(starts[None], starts[None]) == 0.5
     assert np.isnan(seeds.improvement_interval(np.zeros((2, 3)), np.zeros((1, 3)))).all()
+    # To win every time, of five times, is no certainty of winning always.
+    assert np.isnan(seeds.improvement_interval(OURS + 9, THEIRS)).all()
     low, high = seeds.improvement_interval(OURS, THEIRS)
     assert low < 0.5166 < high
     assert (low, high) == seeds.improvement_interval(OURS, THEIRS)
