@@ -91,7 +91,9 @@ class BEARLag(LagrangianLearner[BEARLagConfig]):
         """See `SimpleLearner`."""
         super().build()
         self.log_alpha = torch.zeros(())
-        self.extraction = self.robust_extraction(self.config, self.actor)
+        self.extraction = self.robust_extraction(
+            self.config, self.actor, inner=self.actor.before_tanh
+        )
 
     def build_actor(self) -> SquashedGaussianPolicy:
         """See `LagrangianLearner`."""

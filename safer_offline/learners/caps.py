@@ -42,13 +42,14 @@ from safer_offline.learners.expectile import (
     ExpectileLearner,
     exponential_weights,
 )
+from safer_offline.learners.robust import Distribution, RobustConfig
 from safer_offline.policies.gaussian import gaussian_nll
 from safer_offline.policies.switching import PolicyHeads, SwitchingPolicy
 from safer_offline.policies.trained import TrainedPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class CAPSConfig(ExpectileConfig):
+class CAPSConfig(ExpectileConfig, RobustConfig):
     """Settings of CAPS on implicit Q-learning (Chemingui et al., AAAI 2025).
 
     Defaults are the authors', who train for 100,000 steps. The limit plays no part in training.
@@ -69,6 +70,7 @@ class CAPSConfig(ExpectileConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RobustConfig.__post_init__(self)
         if self.heads < 2:
             raise UsageError(
                 f"heads must be at least 2, for reward and for cost, but is {self.heads}"
@@ -103,6 +105,7 @@ class CAPS(ExpectileLearner[CAPSConfig]):
         fitted = self.actor if config.deviation == "learned" else self.actor.network
         self.actor_optimizer = adam(fitted, rate=config.actor_rate)
         self.mixtures = mixtures(config.heads)
+        self.extraction = self.robust_extraction(config, self.all_heads)
 
     def learn(self) -> dict[str, Tensor]:
         """See `SimpleLearner`."""
@@ -127,7 +130,7 @@ class CAPS(ExpectileLearner[CAPSConfig]):
         return detached({**values, **critics, "actor": actor})
 
     def actor_loss(self, batch: Columns, reward: Tensor, cost: Tensor) -> Tensor:
-        """Weighted negative log-likelihood of the batch's actions, in half ranges.
+        """Weighted negative log-likelihood of actions, in half ranges; robust on request.
 
         Args:
             batch: Transitions.
@@ -142,8 +145,17 @@ class CAPS(ExpectileLearner[CAPSConfig]):
         for_cost = exponential_weights(cost, beta=config.cost_beta, cap=config.cost_weight_cap)
         weights = self.mixtures @ torch.stack([for_reward, for_cost])
         units = self.box.units(batch["actions"])[:, None]
-        nll = gaussian_nll(units, *self.actor(batch["observations"]))
-        return (weights.T * nll).mean()
+
+        def loss(shown: Tensor) -> Tensor:
+            return (weights.T * gaussian_nll(units, *self.actor(shown))).mean()
+
+        observations, done = batch["observations"], self.step / self.steps
+        return loss(observations) + self.extraction.term(loss, observations, done=done)
+
+    def all_heads(self, observations: Tensor) -> Distribution:
+        """Means and deviations of all heads as those of one action, (B, K * da), for (B, ds)."""
+        means, std = self.actor(observations)
+        return means.flatten(1), std.expand_as(means).flatten(1)
 
     def policy(self) -> TrainedPolicy:
         """See `SimpleLearner`."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from safer_offline.datasets.dataset.access import Transitions, TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.errors import DataError, UsageError
-from safer_offline.learners.robust import RobustConfig, RobustExtraction
+from safer_offline.learners.robust import Distribution, RobustConfig, RobustExtraction
 from safer_offline.learners.simple import SimpleLearner
 from safer_offline.policies.critics import CriticEnsemble, StateValue
 from safer_offline.policies.layers import Standardizer
@@ -228,11 +228,19 @@ class ConstrainedLearner(SimpleLearner[C]):
         return policy
 
     def robust_extraction(
-        self, config: RobustConfig, actor: SquashedGaussianPolicy
+        self,
+        config: RobustConfig,
+        policy: Callable[[Tensor], Distribution],
+        *,
+        inner: Callable[[Tensor], Distribution] | None = None,
     ) -> RobustExtraction:
-        """What makes a policy robust while it learns, as settings say."""
+        """What makes a policy robust while it learns, as settings say; see there."""
         return RobustExtraction(
-            config, actor, observation_std=self.observation_std, generator=self.generator
+            config,
+            policy,
+            inner=inner,
+            observation_std=self.observation_std,
+            generator=self.generator,
         )
 
     def value_critic(self, *, unit: float = 1.0, members: int | None = None) -> CriticEnsemble:

@@ -135,7 +135,7 @@ class COptiDICE(ConstrainedLearner[COptiDICEConfig]):
         self.value_optimizer = adam(*values, rate=config.critic_rate)
         self.scalar_optimizer = torch.optim.Adam(scalars, lr=config.scalar_rate, fused=True)
         self.actor_optimizer = adam(self.actor, rate=config.actor_rate)
-        self.extraction = self.robust_extraction(config, self.actor)
+        self.extraction = self.robust_extraction(config, self.actor, inner=self.actor.before_tanh)
         std = self.observation_std
         self.observation_noise = config.noise * torch.where(std.isfinite(), std, 0.0)
         actions = Standardizer(dataset.action_size)

@@ -99,7 +99,7 @@ class CPQ(ConstrainedLearner[CPQConfig]):
         self.vae_optimizer = adam(self.vae, rate=config.vae_rate)
         self.critic_optimizer = adam(self.reward_critic, self.cost_critic, rate=config.critic_rate)
         self.actor_optimizer = adam(self.actor, rate=config.actor_rate)
-        self.extraction = self.robust_extraction(config, self.actor)
+        self.extraction = self.robust_extraction(config, self.actor, inner=self.actor.before_tanh)
 
     def learn(self) -> dict[str, Tensor]:
         """See `SimpleLearner`."""

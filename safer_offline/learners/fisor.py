@@ -46,6 +46,7 @@ from safer_offline.learners.expectile import (
     ExpectileLearner,
     exponential_weights,
 )
+from safer_offline.learners.robust import RobustConfig
 from safer_offline.policies.diffusion import Denoiser, DiffusionPolicy
 from safer_offline.policies.gaussian import GaussianPolicy, gaussian_nll
 from safer_offline.policies.layers import polyak_update
@@ -53,7 +54,7 @@ from safer_offline.policies.trained import TrainedPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class FISORConfig(ExpectileConfig):
+class FISORConfig(ExpectileConfig, RobustConfig):
     """Settings of FISOR (Zheng et al., ICLR 2024).
 
     Defaults are the authors', who train for 1,000,000 steps of two policy updates each. On a
@@ -65,7 +66,8 @@ class FISORConfig(ExpectileConfig):
         violation_of: What is to come: the `largest` violation, which no feasible state has, or, as
             in the authors' ablation, the `sum` of costs, feasible within the discounted limit.
         violation: What h is where a step costs anything; elsewhere it is -1.
-        actor: `diffusion`, or `gaussian` for a policy without choice among candidates.
+        actor: `diffusion`, or `gaussian` for a policy without choice among candidates, which alone
+            can be made robust.
         hidden_sizes: Of the policy: widths of the denoiser's residual blocks, or hidden layers of
             the Gaussian.
         dropout: Share of what comes into a residual block that is left out while learning.
@@ -101,6 +103,12 @@ class FISORConfig(ExpectileConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RobustConfig.__post_init__(self)
+        if self.adversarial_weight and self.actor == "diffusion":
+            raise UsageError(
+                "a diffusion policy cannot be fitted at attacked observations: with --robust, say "
+                "--set actor=gaussian, too"
+            )
         require_positive(
             self, "violation", "diffusion_steps", "candidates", "actor_updates", "critic_batch_size"
         )
@@ -153,6 +161,7 @@ class FISOR(ExpectileLearner[FISORConfig]):
                     hidden_sizes=config.hidden_sizes,
                 )
             )
+            self.extraction = self.robust_extraction(config, self.actor)
         else:
             self.actor = self.scaled(
                 Denoiser(
@@ -223,13 +232,18 @@ class FISOR(ExpectileLearner[FISORConfig]):
 
     def actor_loss(self, batch: Columns) -> Tensor:
         """Weighted error of the noise that is found, or likelihood of actions; a mean over rows."""
-        weights, actions = self.weights(batch), batch["actions"]
-        if isinstance(self.actor, GaussianPolicy):
-            return (weights * gaussian_nll(actions, *self.actor(batch["observations"]))).mean()
+        weights, actions, actor = self.weights(batch), batch["actions"], self.actor
+        if isinstance(actor, GaussianPolicy):
+
+            def loss(shown: Tensor) -> Tensor:
+                return (weights * gaussian_nll(actions, *actor(shown))).mean()
+
+            observations, done = batch["observations"], self.step / self.steps
+            return loss(observations) + self.extraction.term(loss, observations, done=done)
         times = self.times(len(actions))
         noise = self.noise(*actions.shape)
-        noisy = self.actor.add_noise(self.box.units(actions), noise, times)
-        found: Tensor = self.actor(batch["observations"], noisy, times, dropout=self.drop)
+        noisy = actor.add_noise(self.box.units(actions), noise, times)
+        found: Tensor = actor(batch["observations"], noisy, times, dropout=self.drop)
         return (weights * ((found - noise) ** 2).sum(-1)).mean()
 
     def times(self, rows: int) -> Tensor:

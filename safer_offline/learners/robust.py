@@ -43,7 +43,6 @@ from safer_offline.attacks import (
 from safer_offline.attacks.base import rows_of
 from safer_offline.errors import UsageError
 from safer_offline.policies.gaussian import gaussian_kl, gaussian_nll
-from safer_offline.policies.squashed import SquashedGaussianPolicy
 
 Robustness = Literal["attack", "noise", "kl"]
 Distribution = tuple[Tensor, Tensor]
@@ -294,7 +293,9 @@ class RobustExtraction:
 
     Args:
         config: Settings.
-        actor: The policy.
+        policy: Mean and deviation of what is done at raw observations.
+        inner: The same before what bounds actions, such as a tanh, whose divergence `kl` asks for:
+            where that is one-to-one, it changes no divergence. None takes `policy`.
         observation_std: Deviations of the data's observations, shape (ds,).
         generator: Of random numbers.
     """
@@ -302,13 +303,14 @@ class RobustExtraction:
     def __init__(
         self,
         config: RobustConfig,
-        actor: SquashedGaussianPolicy,
+        policy: Callable[[Tensor], Distribution],
         *,
+        inner: Callable[[Tensor], Distribution] | None = None,
         observation_std: Tensor,
         generator: torch.Generator,
     ) -> None:
         budget = attack_budget(config.epsilon, observation_std, units=config.epsilon_units)
-        self._config, self._actor = config, actor
+        self._config, self._victim, self._inner = config, ActorTarget(policy), inner or policy
         self._adversary = Adversary(config, budget=budget, noise=GeneratorNoise(generator))
 
     def term(
@@ -321,12 +323,12 @@ class RobustExtraction:
             observations: True ones, raw, shape (B, ds).
             done: Share of the training that is done.
         """
-        config, actor = self._config, self._actor
+        config = self._config
         if not config.adversarial_weight:
             return 0.0
-        shown = self._adversary.attack(ActorTarget(actor), observations, done=done)
-        if config.robustness == "kl":  # the tanh is one-to-one, so that it changes no divergence
-            divergence = gaussian_kl(*actor.before_tanh(observations), *actor.before_tanh(shown))
+        shown = self._adversary.attack(self._victim, observations, done=done)
+        if config.robustness == "kl":
+            divergence = gaussian_kl(*self._inner(observations), *self._inner(shown))
             return config.adversarial_weight * divergence.mean()
         return config.adversarial_weight * loss_when_shown(shown)
 

