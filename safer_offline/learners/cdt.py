@@ -224,6 +224,8 @@ class CDT(SimpleLearner[CDTConfig]):
         self.optimizer.step()
         if config.stochastic:
             self._fit_temperature(losses["entropy"])
+        if config.adversarial_weight:
+            return {**losses, "epsilon_ramp": self._adversary.ramp(self.step / self.steps)}
         return {**losses}
 
     def _losses(self, piece: Mapping[str, Tensor], *, total: Tensor) -> dict[str, Tensor]:

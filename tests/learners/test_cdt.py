@@ -320,6 +320,7 @@ def test_the_robust_term_is_in_the_loss(points, robustness, stochastic):
     losses = robust.update()
     name = "nll" if stochastic else "mse"
     assert losses[name] == pytest.approx(float(plain[name]))
+    assert losses["epsilon_ramp"] == 1
     term = float(losses[f"{name}_attacked"])
     assert losses["policy"] == pytest.approx(float(plain["policy"]) + 2 * term, rel=1e-4)
     assert term > 0 if robustness == "kl" else term != float(losses[name])
