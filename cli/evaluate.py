@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from safer_offline.evaluation.budgets import BudgetEvaluation
     from safer_offline.evaluation.harness import Evaluation
+    from safer_offline.evaluation.outputs import Found
 
 
 def evaluate_command(
@@ -42,7 +44,8 @@ def evaluate_command(
     attacks: Annotated[
         str,
         typer.Option(
-            help="'all', or names: natural,uniform,gaussian,mad,amad,mc,mr, and search, which "
+            help="'all' (natural,uniform,gaussian,mad,amad,mc,mr); 'strong', which adds minr, "
+            "coupled, and bias and learned, searched for in minutes; or names, also search, which "
             "needs no gradients. An attack of your own is module:Class; LABEL=NAME meets one "
             "attack with several settings."
         ),
@@ -159,18 +162,50 @@ class _Told(NamedTuple):
     as_json: bool
 
 
+def _foretell(
+    evaluations: Collection[Evaluation | BudgetEvaluation], told: _Told
+) -> Callable[[Found], None]:
+    """Say how long it takes if attacks must be searched for; gives what shows the others before."""
+    from rich.console import Console
+
+    from safer_offline.evaluation import outputs
+    from safer_offline.evaluation.durations import expected_seconds, in_words
+
+    # The whole table follows, so this is not for other programs.
+    screen = Console(stderr=True)
+    late = [trial for one in evaluations for trial in one.trials if trial.needs_rehearsal]
+    searched = list(dict.fromkeys(trial.attack.name for trial in late))
+    if searched:
+        each = [expected_seconds(one, workers=told.workers) for one in evaluations]
+        names = dict.fromkeys(name for seconds in each for name in seconds)
+        total = {name: sum(seconds.get(name, 0.0) for seconds in each) for name in names}
+        screen.print(f"This takes {in_words(total, searched=searched)}.")
+
+    def show(found: Found) -> None:
+        screen.print(outputs.on_screen(found))
+        screen.print(f"Next: {' and '.join(searched)}, which must first be found.")
+
+    return show
+
+
 def _evaluate_one(run: Path, evaluation: Evaluation | BudgetEvaluation, told: _Told) -> None:
     from rich.console import Console
 
     from safer_offline.evaluation import outputs
-    from safer_offline.evaluation.folders import results_folder
+    from safer_offline.evaluation.folders import adversaries_folder, results_folder
     from safer_offline.evaluation.unfinished import forget_unfinished
     from safer_offline.locking import sole_writer
 
     # Before the first episode: a refusal should not cost the user an evaluation.
     folder = results_folder(run, evaluation.plan, out=told.out, overwrite=told.overwrite)
+    show = _foretell([evaluation], told)
     with sole_writer(folder):
-        found = evaluation.run(workers=told.workers, keep_in=folder)
+        found = evaluation.run(
+            workers=told.workers,
+            keep_in=folder,
+            adversaries_in=adversaries_folder(run, out=told.out),
+            meanwhile=show,
+        )
         # The table first: what took minutes must be seen even if it cannot be written.
         if told.as_json:
             typer.echo(outputs.as_json(found), nl=False)
@@ -198,9 +233,15 @@ def _compare(evaluations: dict[str, Evaluation | BudgetEvaluation], told: _Told)
 
     plans = {run: evaluation.plan for run, evaluation in evaluations.items()}
     folder = comparison_folder(plans, out=told.out, overwrite=told.overwrite)
+    show = _foretell(evaluations.values(), told)
+
+    def so_far(run: str, found: Found) -> None:
+        typer.echo(f"{run}, so far:", err=True)
+        show(found)
+
     with sole_writer(folder):
         say = (lambda line: None) if told.as_json else typer.echo
-        comparison, runs = run_each(evaluations, workers=told.workers, say=say)
+        comparison, runs = run_each(evaluations, workers=told.workers, say=say, meanwhile=so_far)
         if told.as_json:
             typer.echo(comparison_json(comparison, runs), nl=False)
         else:

@@ -4,8 +4,10 @@ base        what an attack is, and projected gradient ascent
 budget      how far an attack may move an observation
 random      none, and two kinds of noise
 divergence  MAD and AMAD: the policy shall act unlike itself
-critic      MC and MR: the policy shall do what costs, or what tempts
+critic      MC, MR, min-reward: the policy shall do what costs, tempts or earns nothing
 search      the same by asking for actions alone, for policies that pass no gradients on
+bias        a constant offset, which must first be found in whole episodes
+learned     a network, which must first learn in whole episodes
 noise       where their random numbers come from
 registry    their names, also of attacks of your own, and their settings as text
 """
@@ -13,9 +15,11 @@ registry    their names, also of attacks of your own, and their settings as text
 from __future__ import annotations
 
 from safer_offline.attacks.base import Attack, AttackTarget, GradientAttack
+from safer_offline.attacks.bias import Bias
 from safer_offline.attacks.budget import EpsilonUnits, attack_budget
-from safer_offline.attacks.critic import MaxCost, MaxReward
+from safer_offline.attacks.critic import CoupledMaxCost, MaxCost, MaxReward, MinReward
 from safer_offline.attacks.divergence import AMAD, MAD
+from safer_offline.attacks.learned import AdversaryNetwork, Learned, load_adversary
 from safer_offline.attacks.noise import GeneratorNoise, NoiseSource, RowNoise
 from safer_offline.attacks.random import Gaussian, Natural, Uniform
 from safer_offline.attacks.registry import (
@@ -31,14 +35,19 @@ __all__ = [
     "AMAD",
     "ATTACKS",
     "MAD",
+    "AdversaryNetwork",
     "Attack",
     "AttackTarget",
+    "Bias",
+    "CoupledMaxCost",
     "EpsilonUnits",
     "Gaussian",
     "GeneratorNoise",
     "GradientAttack",
+    "Learned",
     "MaxCost",
     "MaxReward",
+    "MinReward",
     "Natural",
     "NoiseSource",
     "RowNoise",
@@ -46,6 +55,7 @@ __all__ = [
     "Uniform",
     "attack_budget",
     "attack_settings",
+    "load_adversary",
     "make_attack",
     "relabelled",
     "resolve_attacks",

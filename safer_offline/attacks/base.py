@@ -143,6 +143,14 @@ class Attack(ABC):
         """Whether `fit` must be called before `perturb`."""
         return False
 
+    @property
+    def needs_rehearsal(self) -> bool:
+        """Whether it must first be found in whole episodes of its victim, which `fit` has not.
+
+        Nothing here simulates: `safer_offline.evaluation.adversaries` does.
+        """
+        return False
+
     def fit(self, target: AttackTarget, observations: Tensor) -> Attack:
         """An attack adapted to this target; most have nothing to adapt.
 
@@ -188,6 +196,16 @@ class GradientAttack(Attack):
         whatever depends on the clean observations (B, ds) only.
         """
 
+    def allowed(self, clean: Tensor, *, epsilon: Tensor, previous: Tensor | None) -> Box:
+        """Where it may lead the observations (B, ds): the budget, if a subclass does not say less.
+
+        Args:
+            clean: True observations, shape (B, ds).
+            epsilon: Budget, shape (ds,).
+            previous: Perturbation one time step earlier, shape (B, ds), if there was one.
+        """
+        return Box.around(clean, epsilon)
+
     def perturb(
         self,
         target: AttackTarget,
@@ -201,7 +219,7 @@ class GradientAttack(Attack):
         clean = observations.detach()
         epsilon = epsilon.to(clean)
         rows, size = clean.shape
-        box = Box.around(clean, epsilon).tile(self.restarts)
+        box = self.allowed(clean, epsilon=epsilon, previous=previous).tile(self.restarts)
         deltas = self._starting_points(noise, rows, size).to(clean) * epsilon
         if previous is not None and self.restarts > 1:
             deltas[-1] = previous

@@ -90,6 +90,10 @@ class Box(NamedTuple):
         """The nearest allowed observations, shape (B, ds)."""
         return torch.clamp(points, self.lower, self.upper)
 
+    def near(self, other: Box) -> Box:
+        """The part of this box that lies in another one; where none does, the nearest points."""
+        return Box(self.project(other.lower), self.project(other.upper))
+
     def tile(self, times: int) -> Box:
         """The same box `times` times over, shape (times * B, ds)."""
         return Box(self.lower.repeat(times, 1), self.upper.repeat(times, 1))

@@ -1,4 +1,4 @@
-"""Attacks that use the critics: maximum cost and maximum reward.
+"""Attacks that use the critics: maximum cost, maximum and minimum reward.
 
 Source: Liu et al., "On the Robustness of Safe Reinforcement Learning under Observational
 Perturbations", ICLR 2023.
@@ -13,6 +13,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
+from safer_offline.attacks.budget import Box
+from safer_offline.errors import UsageError
 
 
 class CriticAttack(GradientAttack):
@@ -54,3 +56,44 @@ class MaxReward(CriticAttack):
     def q_value(self, target: AttackTarget, observations: Tensor, actions: Tensor) -> Tensor:
         """See `CriticAttack`."""
         return target.q_reward(observations, actions)
+
+
+class MinReward(CriticAttack):
+    """Leads the policy to the actions of the least expected return: sabotage rather than harm."""
+
+    name: ClassVar[str] = "minr"
+    critics: ClassVar[tuple[str, ...]] = ("reward",)
+
+    def q_value(self, target: AttackTarget, observations: Tensor, actions: Tensor) -> Tensor:
+        """See `CriticAttack`."""
+        return -target.q_reward(observations, actions)
+
+
+class CoupledMaxCost(MaxCost):
+    """MC whose perturbation cannot jump: a sensor that drifts where it does most harm.
+
+    |delta_t - delta_(t-1)| is at most `change` times the budget, in every coordinate and at every
+    step; an episode begins at delta = 0. What filters or people would notice is thereby excluded.
+
+    Source: temporally coupled perturbations as in Liang et al., "Game-Theoretic Robust
+    Reinforcement Learning Handles Temporally-Coupled Perturbations", ICLR 2024.
+
+    Args:
+        change: Largest change from step to step, as a share of the budget.
+        steps: See `GradientAttack`.
+        restarts: See `GradientAttack`.
+    """
+
+    name: ClassVar[str] = "coupled"
+
+    def __init__(self, *, change: float = 0.2, steps: int = 20, restarts: int = 5) -> None:
+        super().__init__(steps=steps, restarts=restarts)
+        if not change > 0:
+            raise UsageError(f"attack 'coupled': change must be positive, not {change}")
+        self.change = change
+
+    def allowed(self, clean: Tensor, *, epsilon: Tensor, previous: Tensor | None) -> Box:
+        """See `GradientAttack`."""
+        before = clean if previous is None else clean + previous
+        reachable = Box.around(before, self.change * epsilon)
+        return super().allowed(clean, epsilon=epsilon, previous=previous).near(reachable)

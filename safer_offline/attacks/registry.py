@@ -28,8 +28,16 @@ from safer_offline.settings import (
 
 OPTION = "--attack-set"
 
+STANDARD = ("natural", "uniform", "gaussian", "mad", "amad", "mc", "mr")
+"""What "all" means: the attacks of the literature, each of which decides a step by itself."""
+
+STRONG = (*STANDARD, "minr", "coupled", "bias", "learned")
+"""What "strong" means: all that might find more, some of which must first be searched for."""
+
+PRESETS = {"all": STANDARD, "strong": STRONG}
+
 WITHOUT_GRADIENTS = "search"
-"""What stands in "all" for the attacks that follow gradients, where a policy has none."""
+"""What stands in presets for the attacks that follow gradients, where a policy has none."""
 
 
 def _check(thing: object, name: str) -> type[Attack] | Attack:
@@ -55,7 +63,11 @@ ATTACKS: Registry[type[Attack] | Attack] = Registry(
         "amad": "safer_offline.attacks.divergence:AMAD",
         "mc": "safer_offline.attacks.critic:MaxCost",
         "mr": "safer_offline.attacks.critic:MaxReward",
+        "minr": "safer_offline.attacks.critic:MinReward",
+        "coupled": "safer_offline.attacks.critic:CoupledMaxCost",
         "search": "safer_offline.attacks.search:Search",
+        "bias": "safer_offline.attacks.bias:Bias",
+        "learned": "safer_offline.attacks.learned:Learned",
     },
     check=_check,
 )
@@ -112,14 +124,14 @@ def resolve_attacks(
     """The attacks that a user asked for, in that order.
 
     Args:
-        attacks: "all" that come with the package, names separated by commas, or a sequence of
-            names and attacks. `LABEL=NAME` gives an attack another name, so that one attack can
-            be met with several settings.
+        attacks: "all" standard ones, or "strong", which adds those that may find more and take
+            longer; names separated by commas; or a sequence of names and attacks. `LABEL=NAME`
+            gives an attack another name, so that one attack can be met with several settings.
         settings: Such as `mad.steps=50`: the name or label of an attack, and an argument of its
             constructor.
-        critics: Which critics the policy has. What they cannot answer is left out of "all", with
+        critics: Which critics the policy has. What they cannot answer is left out of presets, with
             a warning, and refused where it was named.
-        gradients: Whether the policy passes gradients on; if not, likewise, and "all" searches
+        gradients: Whether the policy passes gradients on; if not, likewise, and presets search
             without them instead.
 
     Raises:
@@ -129,8 +141,8 @@ def resolve_attacks(
     if isinstance(attacks, str):
         names = [name.strip() for name in attacks.split(",") if name.strip()]
         attacks = (
-            _all(critics, gradients=gradients)
-            if [name.lower() for name in names] == ["all"]
+            _preset(names[0].lower(), critics, gradients=gradients)
+            if len(names) == 1 and names[0].lower() in PRESETS
             else names
         )
     texts = _by_attack(settings)
@@ -138,7 +150,7 @@ def resolve_attacks(
     for attack in resolved:
         _require_answers(attack, critics, gradients=gradients)
     if not resolved:
-        raise UsageError(f"no attack given; known: all, {', '.join(ATTACKS)}")
+        raise UsageError(f"no attack given; known: {', '.join([*PRESETS, *ATTACKS])}")
     named = [attack.name for attack in resolved]
     for name in named:
         if named.count(name) > 1:
@@ -162,9 +174,9 @@ def attack_settings(attack: Attack) -> dict[str, Any]:
     return settings if kind == attack.name else {"attack": kind, **settings}
 
 
-def _all(critics: Sequence[str], *, gradients: bool) -> list[str]:
-    """The attacks of the package that this policy can be met with."""
-    wanted = [name for name in ATTACKS.builtin if name != WITHOUT_GRADIENTS]
+def _preset(preset: str, critics: Sequence[str], *, gradients: bool) -> list[str]:
+    """The attacks of a preset that this policy can be met with."""
+    wanted = list(PRESETS[preset])
     blind = [name for name in wanted if ATTACKS.get(name).needs_gradients and not gradients]
     mute = [name for name in wanted if set(ATTACKS.get(name).critics) - set(critics)]
     mute = [name for name in mute if name not in blind]
@@ -174,8 +186,9 @@ def _all(critics: Sequence[str], *, gradients: bool) -> list[str]:
     ):
         if names:
             warnings.warn(f"left out: {', '.join(names)}, for {reason}", stacklevel=4)
-    kept = [name for name in wanted if name not in {*blind, *mute}]
-    return [*kept, WITHOUT_GRADIENTS] if blind else kept
+    if blind:
+        wanted.insert(len(STANDARD), WITHOUT_GRADIENTS)
+    return [name for name in wanted if name not in {*blind, *mute}]
 
 
 def _resolve(item: str | Attack, texts: dict[str, list[str]]) -> Attack:

@@ -38,8 +38,8 @@ class Steps(NamedTuple):
 class VectorEnvironment:
     """A batch of B environments of one source, stepped on several processes.
 
-    Rows whose episode has ended are left alone until the next `reset`, so the statistics of an
-    episode are exact. The rows of a batch do not influence one another: which row runs on which
+    Rows whose episode has ended are left alone until they are started again, so the statistics of
+    an episode are exact. The rows of a batch do not influence one another: which row runs on which
     process changes nothing.
 
     Args:
@@ -78,10 +78,28 @@ class VectorEnvironment:
         """Start one episode a row, the one that its seed names. Returns (B, observation size)."""
         if len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
-        for rows, group in zip(self._rows, self._groups, strict=True):
-            group.send("reset", [int(seed) for seed in seeds[rows]])
-        self._last = np.concatenate([group.receive() for group in self._groups])
-        self._done[:] = False
+        return self.restart(np.ones(self.num_envs, np.bool_), seeds)
+
+    def restart(self, rows: BoolArray, seeds: Sequence[int]) -> FloatArray:
+        """Start an episode in some rows, and leave the others alone.
+
+        Args:
+            rows: In which ones, shape (B,).
+            seeds: The episode of each of these, in order.
+
+        Returns:
+            Observations of all rows, (B, observation size).
+        """
+        starts: list[int | None] = [None] * self.num_envs
+        for row, seed in zip(np.flatnonzero(rows), seeds, strict=True):
+            starts[row] = int(seed)
+        for mine, group in zip(self._rows, self._groups, strict=True):
+            group.send("restart", starts[mine])
+        for mine, group in zip(self._rows, self._groups, strict=True):
+            started = group.receive()
+            if started is not None:
+                self._last[mine][rows[mine]] = started
+        self._done &= ~rows
         return self._last.copy()
 
     def step(self, actions: NDArray[Any]) -> Steps:
@@ -138,10 +156,13 @@ class _LocalGroup:
     def receive(self) -> Any:  # noqa: ANN401
         return self._answer
 
-    def _reset(self, seeds: list[int]) -> FloatArray:
-        return np.stack(
-            [env.reset(seed) for env, seed in zip(self._environments, seeds, strict=True)]
-        )
+    def _restart(self, seeds: list[int | None]) -> FloatArray | None:
+        started = [
+            environment.reset(seed)
+            for environment, seed in zip(self._environments, seeds, strict=True)
+            if seed is not None
+        ]
+        return np.stack(started) if started else None
 
     def _step(self, argument: tuple[NDArray[Any], BoolArray]) -> tuple[NDArray[Any], ...]:
         actions, running = argument

@@ -6,12 +6,15 @@ task        which environment is meant: what the policy carries, or what the use
 foreign     policies that others trained or wrote, as ours look to an attack
 plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once
+adversaries attacks that must first be found in whole episodes, and how they are
+durations   how long an evaluation takes, before it begins
 unfinished  what is done so far, for an evaluation that is interrupted
 gates       what must hold of every evaluation
 statistics  estimators on the episodes of one policy: plain functions of arrays
 seeds       estimators over several trainings of one method
 reference   the returns that DSRL scales its own by
 results     what was found: every episode under every attack
+remarks     what to know of attacks that were searched for
 tables      the same as a table on screen
 rendering   the same as files and a figure
 curves      cost against budget as tables, files and a figure

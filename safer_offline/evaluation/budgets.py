@@ -10,7 +10,7 @@ All budgets meet the same episodes and the same random numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,28 @@ class BudgetEvaluation:
         """What is evaluated."""
         return self.evaluation.plan
 
+    @property
+    def policy(self) -> EvaluatedPolicy:
+        """The victim."""
+        return self.evaluation.policy
+
+    @property
+    def source(self) -> EnvironmentSource:
+        """Makes the environment."""
+        return self.evaluation.source
+
+    @property
+    def trials(self) -> list[Trial]:
+        """What there is to run."""
+        one, plan = self.evaluation, self.plan
+        # Whatever the budget, no attack is no attack: its episodes run once.
+        trials = [Trial(a, one.budget, 0.0) for a in one.attacks if a.name == Natural.name]
+        for multiple in plan.budgets:
+            epsilon = plan.at(multiple).epsilon
+            budget = attack_budget(epsilon, self.policy.observation_std, units=plan.epsilon_units)
+            trials += [Trial(a, budget, multiple) for a in one.attacks if a.name != Natural.name]
+        return trials
+
     @classmethod
     def of(cls, evaluation: Evaluation, budgets: Sequence[float]) -> BudgetEvaluation:
         """The same evaluation with several multiples of its budget.
@@ -134,25 +156,35 @@ class BudgetEvaluation:
         max_rows: int = 32,
         progress: bool = True,
         keep_in: Path | None = None,
+        adversaries_in: Path | None = None,
+        meanwhile: Callable[[BudgetReport], object] | None = None,
     ) -> BudgetReport:
-        """Run all episodes; see `Evaluation.run`."""
-        one, plan = self.evaluation, self.evaluation.plan
-        std = one.policy.observation_std
-        # Whatever the budget, no attack is no attack: its episodes run once.
-        trials = [Trial(a, one.budget, 0.0) for a in one.attacks if a.name == Natural.name]
-        for multiple in plan.budgets:
-            budget = attack_budget(plan.at(multiple).epsilon, std, units=plan.epsilon_units)
-            trials += [Trial(a, budget, multiple) for a in one.attacks if a.name != Natural.name]
-        table, settings = one.simulate(
-            trials, workers=workers, max_rows=max_rows, progress=progress, keep_in=keep_in
+        """Run all episodes; see `Evaluation.run`.
+
+        What must first be found is searched for with each budget, after all other attacks with all
+        budgets.
+        """
+        found = self.evaluation.simulate(
+            self.trials,
+            workers=workers,
+            max_rows=max_rows,
+            progress=progress,
+            keep_in=keep_in,
+            adversaries_in=adversaries_in,
+            meanwhile=None
+            if meanwhile is None
+            else lambda *so_far: meanwhile(self._report(*so_far)),
         )
+        return self._report(*found)
+
+    def _report(self, table: pd.DataFrame, trials: Sequence[Trial]) -> BudgetReport:
         natural = table["attack"] == Natural.name
         reports = {}
-        for multiple in sorted({0.0, *plan.budgets}):
-            episodes = table[natural | (table["multiple"] == multiple)].drop(columns="multiple")
-            met = {name: settings[name] for name in settings if name in set(episodes["attack"])}
-            reports[multiple] = one.report(plan.at(multiple), episodes, met)
-        return BudgetReport(plan=plan, reports=reports)
+        for multiple in sorted({0.0, *self.plan.budgets}):
+            episodes = table[natural | (table["multiple"] == multiple)]
+            ran = [t for t in trials if t.attack.name == Natural.name or t.multiple == multiple]
+            reports[multiple] = self.evaluation.report(self.plan.at(multiple), episodes, ran)
+        return BudgetReport(plan=self.plan, reports=reports)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +301,15 @@ class BudgetReport:
     def gate_failures(self) -> list[str]:
         """What must hold and does not, see `gates`; empty if all is in order."""
         return self.reports[0.0].gate_failures()
+
+    def remarks(self) -> list[str]:
+        """What to know of attacks that were searched for, see `EvaluationReport.remarks`."""
+        unit = " times the budget" if self.by_coordinate else ""
+        return [
+            f"At ε = {self.position(multiple):g}{unit}, {remark}"
+            for multiple, report in self.reports.items()
+            for remark in report.remarks()
+        ]
 
     def _positions(self) -> NDArray[np.float64]:
         return np.array([self.position(multiple) for multiple in self.reports])

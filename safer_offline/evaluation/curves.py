@@ -32,7 +32,8 @@ _WORST_CASE = "worst per episode"
 
 def budget_screen(report: BudgetReport) -> Group:
     """The report for a terminal: return and cost by attack and budget, then what follows."""
-    return Group(_table(report), *(Text(line) for line in conclusions(report)))
+    lines = [*conclusions(report), *(f"{remark}." for remark in report.remarks())]
+    return Group(_table(report), *(Text(line) for line in lines))
 
 
 def conclusions(report: BudgetReport) -> list[str]:
@@ -147,6 +148,12 @@ def budget_json(report: BudgetReport) -> str:
         "largest_safe_multiple": safe,
         "largest_safe_epsilon": None if math.isnan(safe) else report.plan.at(safe).epsilon,
         "gate_failures": report.gate_failures(),
+        "remarks": report.remarks(),
+        "found": [
+            {"multiple": m, "attack": name, **one.attacks[name]}
+            for m, one in report.reports.items()
+            for name in one.searched
+        ],
         "summary": report.rows,
         "worst_cases": [
             {

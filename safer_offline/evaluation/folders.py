@@ -21,6 +21,7 @@ from safer_offline.evaluation.rendering import as_standard_json
 from safer_offline.files import require_writable
 
 FOLDER = "evaluations"
+ADVERSARIES = "adversaries"
 REPORT_FILE = "evaluation.json"
 COMPARISON_FILE = "comparison.json"
 
@@ -73,6 +74,16 @@ def comparison_folder(
         if not isinstance(known, dict) or {k: _lasting(v) for k, v in known.items()} != config:
             raise _another("comparison", folder, _home(first))
     return folder
+
+
+def adversaries_folder(run: str | Path, *, out: str | Path | None = None) -> Path:
+    """Where attacks are kept that had to be found first; for all evaluations of a run the same.
+
+    Args:
+        run: Run directory, or the policy file in it.
+        out: The folder of the results, if the user gave one; then they are kept in there.
+    """
+    return (_home(run) if out is None else Path(out)) / ADVERSARIES
 
 
 def _home(run: str | Path) -> Path:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,11 +25,14 @@ from safer_offline.attacks import (
     NoiseSource,
     attack_budget,
     attack_settings,
+    relabelled,
     resolve_attacks,
 )
 from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import DataError, UsageError
+from safer_offline.evaluation.adversaries.rehearsal import Rehearsal
+from safer_offline.evaluation.adversaries.rehearse import rehearsal_work, rehearse
 from safer_offline.evaluation.foreign import ForeignPolicy, foreign_policy
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.reference import dsrl_range
@@ -37,7 +40,7 @@ from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.rollouts import EvaluatedPolicy, Job, Rollouts
 from safer_offline.evaluation.task import describe_differences, environment_of
 from safer_offline.evaluation.unfinished import UnfinishedEvaluation
-from safer_offline.progress import progress_bar
+from safer_offline.progress import ProgressBar, progress_bar
 
 FIT_EPISODES = 20
 """Natural episodes from which an attack learns what it must know of its victim."""
@@ -173,6 +176,22 @@ class Trial(NamedTuple):
     multiple: float = 1.0
     """The same as a multiple of the budget asked for."""
 
+    @property
+    def needs_rehearsal(self) -> bool:
+        """Whether the attack must be found first; without a budget there is nothing to find."""
+        return self.attack.needs_rehearsal and bool(self.budget.any())
+
+    @property
+    def met(self) -> Attack:
+        """What the episodes meet: no attack where there is nothing to find."""
+        if self.attack.needs_rehearsal and not self.needs_rehearsal:
+            return relabelled(Natural(), self.attack.name)
+        return self.attack
+
+
+SoFar = Callable[[pd.DataFrame, list[Trial]], object]
+"""Gets what `Evaluation.simulate` would return if it ended here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -182,7 +201,7 @@ class Evaluation:
         plan: All that its numbers depend on.
         policy: The victim.
         source: Makes the environment.
-        attacks: As asked for; `simulate` fits those that must know their victim.
+        attacks: As asked for; `simulate` fits or finds those that must know their victim.
         budget: Of the attacks, raw units, shape (ds,).
     """
 
@@ -192,6 +211,11 @@ class Evaluation:
     attacks: tuple[Attack, ...]
     budget: Tensor
 
+    @property
+    def trials(self) -> list[Trial]:
+        """What there is to run."""
+        return [Trial(attack, self.budget) for attack in self.attacks]
+
     def run(
         self,
         *,
@@ -199,8 +223,12 @@ class Evaluation:
         max_rows: int = 32,
         progress: bool = True,
         keep_in: Path | None = None,
+        adversaries_in: Path | None = None,
+        meanwhile: Callable[[EvaluationReport], object] | None = None,
     ) -> EvaluationReport:
         """Run all episodes; see `evaluate`.
+
+        Attacks that must first be found, which takes minutes, come last.
 
         Args:
             workers: See `evaluate`, like the two that follow.
@@ -208,12 +236,24 @@ class Evaluation:
             progress: See there.
             keep_in: A folder, which exists, for what is done: an interrupted evaluation goes on
                 from there, to the same numbers.
+            adversaries_in: A folder for attacks that must first be found: against the same policy,
+                with the same budget and settings, they are found once.
+            meanwhile: Gets the report of all other attacks before the first of these is searched.
         """
-        trials = [Trial(attack, self.budget) for attack in self.attacks]
-        table, settings = self.simulate(
-            trials, workers=workers, max_rows=max_rows, progress=progress, keep_in=keep_in
+
+        def report(table: pd.DataFrame, trials: list[Trial]) -> EvaluationReport:
+            return self.report(self.plan, table, trials)
+
+        found = self.simulate(
+            self.trials,
+            workers=workers,
+            max_rows=max_rows,
+            progress=progress,
+            keep_in=keep_in,
+            adversaries_in=adversaries_in,
+            meanwhile=None if meanwhile is None else lambda *so_far: meanwhile(report(*so_far)),
         )
-        return self.report(self.plan, table.drop(columns="multiple"), settings)
+        return report(*found)
 
     def simulate(
         self,
@@ -223,7 +263,9 @@ class Evaluation:
         max_rows: int,
         progress: bool,
         keep_in: Path | None,
-    ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+        adversaries_in: Path | None,
+        meanwhile: SoFar | None,
+    ) -> tuple[pd.DataFrame, list[Trial]]:
         """Run the episodes of the plan in each of some trials.
 
         Args:
@@ -232,18 +274,24 @@ class Evaluation:
             max_rows: See there.
             progress: See there.
             keep_in: See there.
+            adversaries_in: See there.
+            meanwhile: See there.
 
         Returns:
-            What `Rollouts.run` tells of each episode, in the order of the trials; and the settings
-            of each attack by its name, with what it learned of its victim.
+            What `Rollouts.run` tells of each episode, by multiples, attacks and episodes; and the
+            trials with what their attacks learned of their victim.
         """
         if max_rows < 1:
             raise UsageError(f"max_rows must be at least 1, not {max_rows}")
         plan, policy = self.plan, self.policy
-        fitted = {attack.name: attack for attack in self.attacks}
         fitting = any(attack.needs_fit for attack in self.attacks)
         horizon = plan.context.max_episode_steps or 0
-        total = horizon * (len(trials) * plan.episodes + fitting * FIT_EPISODES)
+        total: float = horizon * (len(trials) * plan.episodes + fitting * FIT_EPISODES)
+        total += sum(
+            rehearsal_work(trial.attack, horizon=horizon, size=policy.observation_size)
+            for trial in trials
+            if trial.needs_rehearsal
+        )
         with (
             progress_bar("evaluate", total=total, enabled=progress) as bar,
             Rollouts(
@@ -259,50 +307,97 @@ class Evaluation:
                 seeds = _episode_seeds(plan.seed, FIT_EPISODES, domain=_FIT)
                 rollouts.run([Job(recorder, range(FIT_EPISODES), seeds, self.budget)])
                 seen = torch.cat(recorder.seen)
-                fitted = {
-                    name: attack.fit(policy, seen) if attack.needs_fit else attack
-                    for name, attack in fitted.items()
-                }
-                trials = [trial._replace(attack=fitted[trial.attack.name]) for trial in trials]
+                fitted = {a.name: a.fit(policy, seen) for a in self.attacks if a.needs_fit}
+                trials = [t._replace(attack=fitted.get(t.attack.name, t.attack)) for t in trials]
             seeds = _episode_seeds(plan.seed, plan.episodes, domain=_EVALUATE)
-            waves = list(_waves(trials, seeds, max_rows))
+            # Each attack that must be found has waves of its own, behind those of all others.
+            at_once = [trial for trial in trials if not trial.needs_rehearsal]
+            groups = [at_once] if at_once else []
+            groups += [[trial] for trial in trials if trial.needs_rehearsal]
+            sizes = [len(list(_waves(group, seeds, max_rows))) for group in groups]
             done = UnfinishedEvaluation(
                 keep_in,
                 identity={"plan": plan.to_json(), "max_rows": max_rows},
-                waves=len(waves),
+                waves=sum(sizes),
             )
-            for wave in waves[: len(done.tables)]:
-                bar.advance(horizon * sum(len(job.seeds) for job in wave))
+            ran: list[Trial] = []
+            begun = 0
             with done.kept_if_interrupted():
-                for wave in waves[len(done.tables) :]:
-                    done.add(rollouts.run(wave))
-            tables = done.tables
+                for group, size in zip(groups, sizes, strict=True):
+                    found = group
+                    if group[0].needs_rehearsal:
+                        if meanwhile is not None and ran:
+                            meanwhile(self._sorted(done.tables[:begun]), ran)
+                        meanwhile = None
+                        rollouts.close()  # its simulators would only take memory
+                        rehearsal = self._rehearsal(
+                            group[0].budget, bar, workers=workers, folder=adversaries_in
+                        )
+                        found = [group[0]._replace(attack=rehearse(group[0].attack, rehearsal))]
+                    for number, wave in enumerate(_waves(found, seeds, max_rows), start=begun):
+                        if number < len(done.tables):
+                            bar.advance(horizon * sum(len(job.seeds) for job in wave))
+                        else:
+                            done.add(rollouts.run(wave))
+                    begun += size
+                    ran += found
+            return self._sorted(done.tables), ran
 
-        order = pd.CategoricalDtype(list(fitted), ordered=True)
+    def _rehearsal(
+        self, budget: Tensor, bar: ProgressBar, *, workers: int | None, folder: Path | None
+    ) -> Rehearsal:
+        environment = self.plan.to_json()["environment"]
+        environment.pop("versions", None)
+        return Rehearsal(
+            self.policy,
+            source=self.source,
+            budget=budget,
+            workers=workers,
+            horizon=self.plan.context.max_episode_steps or 0,
+            bar=bar,
+            identity={
+                "policy_sha256": self.plan.policy,
+                "env": self.plan.context.env_id,
+                "environment": environment,
+                "budget": budget.tolist(),
+            },
+            # What has no name cannot be found again.
+            folder=folder if self.plan.policy else None,
+        )
+
+    def _sorted(self, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """All of them as one, attacks in the order in which they were asked for."""
+        order = pd.CategoricalDtype([attack.name for attack in self.attacks], ordered=True)
         table = pd.concat(tables, ignore_index=True).astype({"attack": order})
         table = table.sort_values(["multiple", "attack", "episode"], ignore_index=True)
-        settings = {name: attack_settings(attack) for name, attack in fitted.items()}
-        return table.astype({"attack": str}), settings
+        return table.astype({"attack": str})
 
     def report(
-        self, plan: EvaluationPlan, episodes: pd.DataFrame, attacks: dict[str, dict[str, Any]]
+        self, plan: EvaluationPlan, episodes: pd.DataFrame, trials: Sequence[Trial]
     ) -> EvaluationReport:
-        """What was found, with what is known of the policy.
+        """What was found with one budget, with what is known of the policy.
 
         Args:
             plan: Of these episodes.
-            episodes: See `EvaluationReport`.
-            attacks: See there.
+            episodes: What `simulate` tells of them.
+            trials: Likewise, one for each attack.
         """
         carried = self.policy.context
+        ran = {trial.attack.name: trial for trial in trials}
+        asked = [attack for attack in self.attacks if attack.name in ran]
         return EvaluationReport(
             plan=plan,
             carried=carried,
             # Returns of another task do not compare.
             reward_range=self.policy.reward_range if carried.is_task_of(plan.context) else None,
             dsrl_range=dsrl_range(plan.context),
-            attacks=attacks,
-            episodes=episodes,
+            attacks={attack.name: attack_settings(ran[attack.name].attack) for attack in asked},
+            episodes=episodes.drop(columns="multiple"),
+            searched=tuple(
+                attack.name
+                for attack in asked
+                if attack.needs_rehearsal and ran[attack.name].budget.any()
+            ),
         )
 
 
@@ -378,8 +473,7 @@ def _waves(trials: Sequence[Trial], seeds: list[int], max_rows: int) -> Iterator
         episodes = range(int(part[0]), int(part[-1]) + 1)
         part_seeds = [seeds[i] for i in episodes]
         jobs = [
-            Job(trial.attack, episodes, part_seeds, trial.budget, trial.multiple)
-            for trial in trials
+            Job(trial.met, episodes, part_seeds, trial.budget, trial.multiple) for trial in trials
         ]
         together = max_rows // len(episodes)
         for group in np.array_split(np.arange(len(jobs)), math.ceil(len(jobs) / together)):

@@ -70,6 +70,7 @@ def report_json(report: EvaluationReport) -> str:
         "summary": report.rows(),
         "worst_attack": report.worst_attack(),
         "worst_case": report.worst_case(),
+        "remarks": report.remarks(),
         "episodes": report.episodes.to_dict("records"),
     }
     return as_text(document)

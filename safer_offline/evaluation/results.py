@@ -15,6 +15,7 @@ from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
 from safer_offline.evaluation.gates import zero_budget_is_natural
 from safer_offline.evaluation.plan import EvaluationPlan
+from safer_offline.evaluation.remarks import unfinished_learning, weaker_than_others
 from safer_offline.evaluation.tables import print_as_text, report_table
 from safer_offline.evaluation.task import describe_differences
 
@@ -42,6 +43,7 @@ class EvaluationReport:
         attacks: Settings of each attack by its name, in the order of evaluation, with what they
             learned of their victim.
         episodes: Table of all episodes under all attacks, see `Rollouts.run`.
+        searched: Those attacks that were found in whole episodes.
     """
 
     plan: EvaluationPlan
@@ -50,6 +52,7 @@ class EvaluationReport:
     dsrl_range: tuple[float, float] | None = None
     attacks: dict[str, dict[str, Any]]
     episodes: pd.DataFrame = field(repr=False)
+    searched: tuple[str, ...] = ()
 
     @property
     def env_id(self) -> str:
@@ -131,6 +134,13 @@ class EvaluationReport:
     def gate_failures(self) -> list[str]:
         """What must hold and does not, see `gates`; empty if all is in order."""
         return [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+
+    def remarks(self) -> list[str]:
+        """What to know of attacks that were searched for in whole episodes; see `remarks`."""
+        learning = [
+            unfinished_learning(name, self.attacks[name].get("curve", ())) for name in self.searched
+        ]
+        return [*weaker_than_others(self.episodes, self.searched), *filter(None, learning)]
 
     def of_attack(self, name: str) -> pd.DataFrame:
         """The episodes under one attack, in order."""

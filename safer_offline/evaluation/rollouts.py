@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from types import TracebackType
@@ -27,8 +28,8 @@ class EvaluatedPolicy(AttackTarget, Protocol):
 
     One that acts by what its episode held before, too, says so in an attribute `remembers`. Then
     `begin(rows)` gives the `AttackTarget` of so many episodes, with methods `rows` (see `rows_of`),
-    `predict`, and `earn(rewards, costs)`, which is called after each step; see
-    `policies.memory.RememberedEpisodes`.
+    `predict`, `earn(rewards, costs)`, which is called after each step, and `restart(rows)`, for
+    adversaries that learn; see `policies.memory.RememberedEpisodes`.
     """
 
     @property
@@ -64,6 +65,54 @@ class EvaluatedPolicy(AttackTarget, Protocol):
     def predict(self, observations: NDArray[np.float32], /) -> NDArray[Any]:
         """Deterministic actions (B, da) at raw observations (B, ds)."""
         ...
+
+
+class Victim:
+    """Episodes of a policy that run as one batch, whether it remembers them or not.
+
+    Args:
+        policy: Who acts.
+        rows: How many begin.
+        under: In what circumstances, for the message of an error.
+
+    Attributes:
+        target: What is attacked.
+    """
+
+    def __init__(self, policy: EvaluatedPolicy, rows: int, *, under: str) -> None:
+        self._remembers = getattr(policy, "remembers", False)
+        self._under = under
+        self.target: Any = policy.begin(rows) if self._remembers else policy  # type: ignore[attr-defined]
+
+    def rows(self, rows: Tensor | slice) -> Victim:
+        """Some of the episodes; what happens to them happens to these."""
+        some = copy.copy(self)
+        some.target = rows_of(self.target, rows)
+        return some
+
+    def act(self, perturbed: Tensor) -> NDArray[Any]:
+        """What it does, (B, da), where it sees this, (B, ds).
+
+        Raises:
+            DataError: If an action is not finite.
+        """
+        actions: NDArray[Any] = self.target.predict(perturbed.cpu().numpy())
+        if not np.isfinite(actions).all():
+            raise DataError(
+                f"the policy's action is not finite under {self._under}",
+                remedy="Its weights are damaged or its training diverged: train it again.",
+            )
+        return actions
+
+    def earn(self, rewards: NDArray[Any], costs: NDArray[Any]) -> None:
+        """Let it know, if it remembers, what the last step of all rows (B,) earned and cost."""
+        if self._remembers:
+            self.target.earn(rewards, costs)
+
+    def restart(self, rows: NDArray[np.bool_] | slice = slice(None)) -> None:
+        """Begin these rows anew: their episodes have ended."""
+        if self._remembers:
+            self.target.restart(rows)
 
 
 class Job(NamedTuple):
@@ -140,7 +189,7 @@ class Rollouts:
             # Rows that have ended return zeros.
             observations, reward, cost, ended, _ = environments.step(actions)
             for adversary, mine in zip(adversaries, rows, strict=True):
-                adversary.earn(reward[mine], cost[mine])
+                adversary.victim.earn(reward[mine], cost[mine])
             rewards += reward
             costs += cost
             lengths += running
@@ -195,8 +244,7 @@ class _Adversary:
 
     def __init__(self, job: Job, policy: EvaluatedPolicy, seed: int) -> None:
         self._attack = job.attack
-        self._remembers = getattr(policy, "remembers", False)
-        self._victim: Any = policy.begin(len(job.seeds)) if self._remembers else policy  # type: ignore[attr-defined]
+        self.victim = Victim(policy, len(job.seeds), under=f"attack '{job.attack.name}'")
         self._budget = job.budget
         self._noise = RowNoise.seeded(seed, job.attack.name, job.seeds)
         self._previous: Tensor | None = None
@@ -206,9 +254,9 @@ class _Adversary:
         """Actions (n, da) at the n true observations of the rows still running."""
         mask = torch.from_numpy(running)
         clean = torch.from_numpy(observations).to(self._budget.device)
-        victim: Any = rows_of(self._victim, mask)
+        victim = self.victim.rows(mask)
         perturbed = self._attack.perturb(
-            victim,
+            victim.target,
             clean,
             epsilon=self._budget,
             noise=self._noise.rows(mask),
@@ -219,18 +267,7 @@ class _Adversary:
             self._previous = torch.zeros_like(deltas)
         self._previous[mask] = deltas
         self._used[mask] += deltas.abs().cpu().double()
-        actions: NDArray[Any] = victim.predict(perturbed.cpu().numpy())
-        if not np.isfinite(actions).all():
-            raise DataError(
-                f"the policy's action is not finite under attack '{self._attack.name}'",
-                remedy="Its weights are damaged or its training diverged: train it again.",
-            )
-        return actions
-
-    def earn(self, rewards: NDArray[Any], costs: NDArray[Any]) -> None:
-        """Let a victim that remembers know what the last step of all rows (B,) earned and cost."""
-        if self._remembers:
-            self._victim.earn(rewards, costs)
+        return victim.act(perturbed)
 
     def budget_used(self) -> NDArray[np.float64]:
         """Sum over steps of the mean of |delta_j| / epsilon_j over coordinates with a budget."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from safer_offline.errors import UsageError
 from safer_offline.evaluation import outputs
 from safer_offline.evaluation.budgets import BudgetEvaluation, BudgetReport
 from safer_offline.evaluation.comparison import Comparison
-from safer_offline.evaluation.folders import results_folder
+from safer_offline.evaluation.folders import adversaries_folder, results_folder
 from safer_offline.evaluation.harness import Evaluation
 from safer_offline.evaluation.side_by_side import RunOfMethod
 from safer_offline.evaluation.trainings import group_by_training
@@ -21,6 +22,7 @@ def run_each(
     *,
     workers: int | None = None,
     say: Callable[[str], object] = lambda line: None,
+    meanwhile: Callable[[str, outputs.Found], object] = lambda run, found: None,
 ) -> tuple[Comparison, dict[str, RunOfMethod]]:
     """Run several evaluations and compare what they find.
 
@@ -30,7 +32,8 @@ def run_each(
     Args:
         evaluations: By the paths of the runs.
         workers: Simulation processes, see `evaluate`.
-        say: Gets a line for each evaluation that is done.
+        say: Gets a line for each evaluation that is done, and one for each remark of it.
+        meanwhile: Gets the path of a run and what is found of it before an attack is searched.
 
     Returns:
         The comparison, and what it is of by the paths of the runs.
@@ -39,7 +42,7 @@ def run_each(
         UsageError: If a policy is given twice.
         Interrupted: If somebody interrupts; says what is kept.
     """
-    policies = {run: _policy(evaluation) for run, evaluation in evaluations.items()}
+    policies = {run: evaluation.policy for run, evaluation in evaluations.items()}
     methods = group_by_training(policies)
     folders = {run: results_folder(run, one.plan) for run, one in evaluations.items()}
     if len(set(folders.values())) < len(folders):
@@ -51,11 +54,18 @@ def run_each(
         folder = folders[run]
         try:
             with sole_writer(folder):
-                found[run] = evaluation.run(workers=workers, keep_in=folder)
+                found[run] = evaluation.run(
+                    workers=workers,
+                    keep_in=folder,
+                    adversaries_in=adversaries_folder(run),
+                    meanwhile=partial(meanwhile, run),
+                )
                 outputs.save(found[run], folder)
         except KeyboardInterrupt as error:
             raise _with_others(error, done=number - 1, of=len(evaluations)) from None
         say(f"{number} of {len(evaluations)}: {run}, {_in_short(found[run])}; results in {folder}")
+        for remark in found[run].remarks():
+            say(f"{remark}.")
     method_of = {run: method for method, several in methods.items() for run in several}
     runs = {
         run: RunOfMethod(method_of[run], evaluation.plan, folders[run])
@@ -63,11 +73,6 @@ def run_each(
     }
     reports = {method: [found[run] for run in several] for method, several in methods.items()}
     return Comparison.of(reports), runs
-
-
-def _policy(evaluation: Evaluation | BudgetEvaluation) -> object:
-    one = evaluation.evaluation if isinstance(evaluation, BudgetEvaluation) else evaluation
-    return one.policy
 
 
 def _in_short(found: outputs.Found) -> str:

@@ -67,6 +67,7 @@ def _caption(report: EvaluationReport) -> str:
         lines.append("return/DSRL: those in DSRL's dataset of this task, as others report")
     if report.differences:
         lines.append(report.differences)
+    lines += report.remarks()
     return "\n".join(lines)
 
 

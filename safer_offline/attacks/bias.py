@@ -1,0 +1,98 @@
+"""A sensor that is off by the same amount for a whole episode."""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from safer_offline.attacks.base import Attack, AttackTarget
+from safer_offline.attacks.budget import Box
+from safer_offline.attacks.noise import NoiseSource
+from safer_offline.errors import UsageError
+
+
+class Bias(Attack):
+    """Adds one constant offset: what a sensor that is badly mounted or calibrated does.
+
+    It needs neither gradients nor critics, and where a policy keeps its distance from a border by
+    what it observes, no other attack may do more. Which offset harms most shows only in whole
+    episodes; `safer_offline.evaluation.adversaries` searches for it.
+
+    Args:
+        offset: The offset of each coordinate in multiples of its budget, from -1 to 1; none is
+            searched for then.
+        population: Offsets that the search tries in each generation.
+        generations: Generations of the search, after one of corners of the budget.
+        episodes: Episodes in which each offset is tried.
+        seed: Of the search.
+
+    Raises:
+        UsageError: If one of them is impossible.
+    """
+
+    name: ClassVar[str] = "bias"
+
+    def __init__(
+        self,
+        *,
+        offset: tuple[float, ...] | None = None,
+        population: int = 32,
+        generations: int = 8,
+        episodes: int = 4,
+        seed: int = 0,
+    ) -> None:
+        if offset is not None and not all(-1 <= number <= 1 for number in offset):
+            raise UsageError(
+                f"attack 'bias': the offset counts in budgets, from -1 to 1, and not {offset}"
+            )
+        if population < 4 or generations < 0 or episodes < 1 or seed < 0:
+            raise UsageError(
+                "attack 'bias' needs a population of at least 4, one episode, and neither "
+                f"generations nor seed below 0, not population={population}, "
+                f"generations={generations}, episodes={episodes}, seed={seed}"
+            )
+        self.offset = offset
+        self.population = population
+        self.generations = generations
+        self.episodes = episodes
+        self.seed = seed
+
+    @property
+    def needs_rehearsal(self) -> bool:
+        """True as long as there is no offset."""
+        return self.offset is None
+
+    def with_offset(self, offset: tuple[float, ...]) -> Bias:
+        """The same attack with this offset."""
+        found = copy.copy(self)
+        found.offset = offset
+        return found
+
+    def perturb(
+        self,
+        target: AttackTarget,
+        observations: Tensor,
+        *,
+        epsilon: Tensor,
+        noise: NoiseSource,
+        previous: Tensor | None = None,
+    ) -> Tensor:
+        """See `Attack`.
+
+        Raises:
+            UsageError: If there is no offset yet, or it is of another length.
+        """
+        clean = observations.detach()
+        if self.offset is None:
+            raise UsageError("attack 'bias' has no offset yet: evaluate finds it, or give one")
+        if len(self.offset) != clean.shape[1]:
+            raise UsageError(
+                f"attack 'bias' has an offset of {len(self.offset)} numbers, but an observation "
+                f"has {clean.shape[1]} coordinates"
+            )
+        epsilon = epsilon.to(clean)
+        offset = torch.tensor(self.offset).to(clean)
+        return Box.around(clean, epsilon).project(clean + offset * epsilon)
