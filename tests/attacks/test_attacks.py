@@ -13,18 +13,25 @@ from safer_offline.attacks import (
     AMAD,
     ATTACKS,
     MAD,
+    AdversaryNetwork,
+    Bias,
+    CoupledMaxCost,
     GeneratorNoise,
+    Learned,
     MaxCost,
     MaxReward,
+    MinReward,
     RowNoise,
     Uniform,
     attack_budget,
+    attack_settings,
+    load_adversary,
     make_attack,
     resolve_attacks,
 )
 from safer_offline.attacks.base import GradientAttack
 from safer_offline.attacks.budget import Box
-from safer_offline.errors import UsageError
+from safer_offline.errors import CheckpointError, UsageError
 
 DS, DA, ROWS = 5, 2, 7
 EPSILON = torch.tensor([0.05, 0.1, 0.0, 0.02, 0.3])
@@ -102,8 +109,19 @@ def fast_noise(seed=0):
     return GeneratorNoise(torch.Generator().manual_seed(seed))
 
 
+OFFSET = (1.0, -0.5, 0.25, -1.0, 0.0)
+
+
+def having_learned():
+    torch.manual_seed(7)
+    return Learned().having_learned(AdversaryNetwork(DS, hidden_sizes=(8, 8)))
+
+
 def built(name):
-    return make_attack(name, threshold=0.0) if name == "amad" else make_attack(name)
+    if name == "learned":
+        return having_learned()
+    settings = {"amad": {"threshold": 0.0}, "bias": {"offset": OFFSET}}
+    return make_attack(name, **settings.get(name, {}))
 
 
 # Budget
@@ -176,7 +194,7 @@ def test_impossible_budgets_are_refused(epsilon, message):
 # Oracles
 
 
-@pytest.mark.parametrize(("attack", "sign"), [(MaxCost, 1), (MaxReward, -1)])
+@pytest.mark.parametrize(("attack", "sign"), [(MaxCost, 1), (MaxReward, -1), (MinReward, 1)])
 def test_critic_attacks_find_the_best_corner_of_a_linear_victim(attack, sign, linear, observations):
     perturbed = attack().perturb(linear, observations, epsilon=EPSILON, noise=row_noise())
     corner = sign * EPSILON * (linear.action_cost @ linear.weight).sign()
@@ -280,6 +298,88 @@ def test_amad_attacks_only_where_much_cost_is_expected(network, observations):
     assert torch.equal(changed, cost >= fitted.threshold)
 
 
+def test_a_coupled_perturbation_begins_at_none_and_never_jumps(network, observations):
+    attack, previous = CoupledMaxCost(change=0.3, steps=5), None
+    before, moved = torch.zeros_like(observations), []
+    for step in range(8):
+        clean = observations + 0.1 * step  # the true state moves on
+        seen = attack.perturb(network, clean, epsilon=EPSILON, noise=row_noise(), previous=previous)
+        previous = seen - clean
+        assert (previous.abs() <= EPSILON).all()
+        assert ((previous - before).abs() <= 0.3 * EPSILON + 1e-6).all()
+        moved.append((previous - before).abs().max().item())
+        before = previous
+    assert max(moved) > 0.05, "it makes use of what it may"
+    assert (before.abs() > 0.9 * EPSILON).any(), "and reaches the end of the budget in time"
+    with pytest.raises(UsageError, match="change must be positive"):
+        CoupledMaxCost(change=0.0)
+
+
+def test_a_bias_is_the_same_everywhere(network, observations):
+    seen = Bias(offset=OFFSET).perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+    expected = (torch.tensor(OFFSET) * EPSILON).expand(ROWS, DS)
+    torch.testing.assert_close(seen - observations, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("attack", "told"),
+    [
+        (Bias(), "has no offset yet"),
+        (Bias(offset=(1.0, 0.0)), "2 numbers, but an observation has 5"),
+        (Learned(), "has learned nothing yet"),
+        (
+            Learned().having_learned(AdversaryNetwork(3, hidden_sizes=(4,))),
+            "of 3 coordinates, but these have 5",
+        ),
+    ],
+)
+def test_what_was_not_found_or_is_of_another_task_is_refused(attack, told, network, observations):
+    with pytest.raises(UsageError, match=told):
+        attack.perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Bias(offset=(0.0, 1.5)), "from -1 to 1"),
+        (lambda: Bias(population=2), "population of at least 4"),
+        (lambda: Learned(steps=0), "at least one step"),
+        (lambda: Learned(restarts=0), "one restart"),
+    ],
+)
+def test_impossible_searches_are_refused(make, told):
+    with pytest.raises(UsageError, match=told):
+        make()
+
+
+def test_a_learned_adversary_comes_back_from_its_file(tmp_path, network, observations):
+    learned = having_learned()
+    learned.network.mean += 0.5
+    learned.network.free[1] = 0
+    learned.curve = [{"steps": 10, "cost": 1.5, "return": 3.0}]
+    learned.trained_on = {"env": "somewhere"}
+    learned.save(tmp_path / "new" / "adversary.safetensors")
+    again = make_attack("learned", file=str(tmp_path / "new" / "adversary.safetensors"))
+    given = {"epsilon": EPSILON, "noise": row_noise()}
+    seen = again.perturb(network, observations, **given)
+    assert torch.equal(seen, learned.perturb(network, observations, **given))
+    assert torch.equal(seen[:, 1], observations[:, 1]), "it had no budget there to learn with"
+    assert not again.needs_rehearsal
+    assert (again.curve, again.trained_on) == (learned.curve, learned.trained_on)
+    # Two that differ in their weights alone are two in a report.
+    assert str(again.network) == str(learned.network) != str(having_learned().network)
+    assert attack_settings(again)["network"] is again.network
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nothing", b"x" * 100])
+def test_a_file_that_is_no_adversary_is_named(content, tmp_path):
+    path = tmp_path / "adversary.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"no (such adversary|adversary of ours)"):
+        load_adversary(path)
+
+
 # Gradients, rows, randomness
 
 
@@ -338,6 +438,15 @@ def test_noise_has_the_promised_distribution(source):
 def test_names_resolve():
     assert [attack.name for attack in resolve_attacks("all")] == [
         "natural", "uniform", "gaussian", "mad", "amad", "mc", "mr",
+    ]  # fmt: skip
+    assert [attack.name for attack in resolve_attacks("strong")] == [
+        "natural", "uniform", "gaussian", "mad", "amad", "mc", "mr",
+        "minr", "coupled", "bias", "learned",
+    ]  # fmt: skip
+    with pytest.warns(UserWarning, match="left out: mad, amad, mc, mr, minr, coupled"):
+        blind = resolve_attacks("strong", critics=(), gradients=False)
+    assert [attack.name for attack in blind] == [
+        "natural", "uniform", "gaussian", "search", "bias", "learned",
     ]  # fmt: skip
     mine = MaxCost(steps=3)
     assert resolve_attacks(["natural", mine])[1] is mine

@@ -21,6 +21,9 @@ from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal, Totals, rehearsal_seeds
 from safer_offline.files import make_folder, write_atomically
 
+METHOD = 1
+"""To be counted up with every change of the search: what was kept before is then searched anew."""
+
 CORNERS = 64
 """Most corners to begin with; all of them where there are no more."""
 
@@ -52,6 +55,7 @@ def find_bias(attack: Bias, rehearsal: Rehearsal) -> Bias:
     settings = {
         name: getattr(attack, name) for name in ("population", "generations", "episodes", "seed")
     }
+    settings["method"] = METHOD
     file = rehearsal.file_for("bias", settings, suffix=".json")
     offset = None if file is None else _read(file, len(rehearsal.budget))
     if offset is None:

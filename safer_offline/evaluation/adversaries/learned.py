@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from safer_offline.evaluation.adversaries.problem import StateAdversarialProblem
 
+METHOD = 1
+"""To be counted up with every change of the training: what was kept before is then trained anew."""
+
 ROWS = 16
 """Episodes at a time; an update of the networks costs more than a step of all of them."""
 
@@ -39,9 +42,13 @@ BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
 DISCOUNT = 0.99
 
+ENTROPY = "auto_0.1"
+"""Begins low: from 1, it would take a thousand updates to matter less than costs do."""
+
 EXPLORED = 0.1
-"""Share of the steps in which perturbations are random, constant over many steps: what changes at
-every step leads nowhere, and costs that were never met cannot be learned from."""
+"""Share of the steps, but at least an episode in each row, in which perturbations are random and
+constant over many steps: what changes at every step leads nowhere, and from costs that were never
+met nothing can be learned."""
 
 CONSTANT_STEPS = 50
 """How long a random perturbation stays."""
@@ -68,7 +75,7 @@ def train_adversary(attack: Learned, rehearsal: Rehearsal) -> Learned:
     trainings = []
     for restart in range(attack.restarts):
         single = Learned(steps=attack.steps, seed=attack.seed + restart)
-        settings = {"steps": single.steps, "seed": single.seed}
+        settings = {"steps": single.steps, "seed": single.seed, "method": METHOD}
         file = rehearsal.file_for("learned", settings, suffix=".safetensors")
         kept = None if file is None else _read(file)
         if kept is None:
@@ -126,7 +133,8 @@ def _train(attack: Learned, rehearsal: Rehearsal) -> Learned:
             rehearsal.bar.advance(work)
             return True
 
-        random_steps = int(EXPLORED * attack.steps)
+        least = min(attack.steps // 2, ROWS * simulators.max_episode_steps)
+        random_steps = max(int(EXPLORED * attack.steps), least)
         _explore(model, problem, random_steps, seed=attack.seed, advance=advance)
         judge(model, random_steps)
         for before, after in itertools.pairwise(_checks(random_steps, attack.steps)):
@@ -187,6 +195,7 @@ def _sac(problem: StateAdversarialProblem, attack: Learned) -> SAC:
         learning_starts=0,
         batch_size=BATCH_SIZE,
         gamma=DISCOUNT,
+        ent_coef=ENTROPY,
         train_freq=1,
         gradient_steps=GRADIENT_STEPS,
         policy_kwargs={"net_arch": list(HIDDEN_SIZES)},
