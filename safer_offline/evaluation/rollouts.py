@@ -19,8 +19,11 @@ from safer_offline.attacks.base import rows_of
 from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.vector import VectorEnvironment
-from safer_offline.errors import DataError
+from safer_offline.errors import DataError, UsageError
 from safer_offline.progress import ProgressBar
+
+ROUNDING = 1e-6
+"""Share of a number by which arithmetic in float32 may miss it."""
 
 
 class EvaluatedPolicy(AttackTarget, Protocol):
@@ -169,6 +172,7 @@ class Rollouts:
 
         Raises:
             DataError: If the policy returns an action that is not finite.
+            UsageError: If an attack leaves its budget.
         """
         adversaries = [_Adversary(job, self._policy, self._seed) for job in jobs]
         sizes = [len(job.seeds) for job in jobs]
@@ -263,11 +267,24 @@ class _Adversary:
             previous=None if self._previous is None else self._previous[mask],
         )
         deltas = perturbed - clean
+        self._require_within_budget(deltas, clean)
         if self._previous is None:
             self._previous = torch.zeros_like(deltas)
         self._previous[mask] = deltas
         self._used[mask] += deltas.abs().cpu().double()
         return victim.act(perturbed)
+
+    def _require_within_budget(self, deltas: Tensor, clean: Tensor) -> None:
+        # Numbers of float32 near the true ones are ROUNDING apart; NaN is beyond every budget.
+        allowed = self._budget + ROUNDING * (clean.abs() + self._budget)
+        beyond = ~(deltas.abs() <= allowed)
+        if beyond.any():
+            row, coordinate = beyond.nonzero()[0].tolist()
+            raise UsageError(
+                f"attack '{self._attack.name}' leaves its budget: it moved coordinate {coordinate} "
+                f"by {deltas[row, coordinate].item():g}, and may move it by "
+                f"{self._budget[coordinate].item():g}"
+            )
 
     def budget_used(self) -> NDArray[np.float64]:
         """Sum over steps of the mean of |delta_j| / epsilon_j over coordinates with a budget."""

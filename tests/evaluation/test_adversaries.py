@@ -19,9 +19,12 @@ from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.errors import UsageError
 from safer_offline.evaluation.adversaries import learned as learning
 from safer_offline.evaluation.adversaries.rehearsal import rehearsal_seeds
+from safer_offline.evaluation.adversaries.rehearse import rehearse
 from safer_offline.evaluation.foreign import foreign_policy
 from safer_offline.evaluation.harness import _EVALUATE, _FIT, _episode_seeds, prepare
 from safer_offline.evaluation.remarks import unfinished_learning, weaker_than_others
+from safer_offline.evaluation.unfinished import forget_unfinished
+from safer_offline.interruption import Interrupted
 
 SOURCE = EnvironmentSource(name="toy_environments:Point")
 """30 steps; every one that ends right of 0.3 costs 1."""
@@ -131,6 +134,25 @@ def test_other_results_are_told_before_the_search_and_are_the_same_afterwards():
     )
 
 
+class Stray(Attack):
+    """Goes too far, by so much."""
+
+    name = "stray"
+
+    def __init__(self, by):
+        self.by = by
+
+    def perturb(self, target, observations, *, epsilon, **rest):
+        return observations - epsilon + torch.tensor([0.0, self.by])
+
+
+@pytest.mark.parametrize("by", [-1e-4, 0.2, float("nan")])
+def test_no_attack_may_leave_its_budget(by):
+    with pytest.raises(UsageError, match="'stray' leaves its budget: it moved coordinate 1 by"):
+        run(near_the_border, [Stray(by)], 1)
+    run(near_the_border, [Stray(0.0)], 1)  # rounding alone is no fault
+
+
 class Unknown(Attack):
     name = "unknown"
     needs_rehearsal = True
@@ -142,6 +164,19 @@ class Unknown(Attack):
 def test_an_attack_that_nobody_can_search_is_refused():
     with pytest.raises(UsageError, match="nobody says how"):
         run(near_the_border, [Unknown()], 1)
+
+
+def test_one_of_your_own_is_searched_as_you_say():
+    class Mine(Unknown):
+        name = "mine"
+
+    @rehearse.register
+    def found(attack: Mine, rehearsal):
+        assert rehearsal.horizon == 30
+        return Bias(offset=(-1.0, 0.0))
+
+    report = run(near_the_border, [Mine()], 2)
+    assert (costs(report) > 10).all()
 
 
 # Kept and found again
@@ -190,6 +225,26 @@ def test_more_restarts_go_on_from_those_that_were_kept(tmp_path):
     assert len(list(tmp_path.glob("learned-*"))) == 2
     best = [max(point["cost"] for point in r.attacks["learned"]["curve"]) for r in (one, two)]
     assert best[1] >= best[0]
+
+
+def test_an_interrupted_search_goes_on_after_what_was_evaluated(tmp_path, monkeypatch):
+    def evaluated():
+        attacks = [Uniform(), Learned(steps=64)]
+        evaluation = prepare(named(near_the_border), env=SOURCE, attacks=attacks, episodes=2)
+        return evaluation.run(workers=0, progress=False, keep_in=tmp_path, adversaries_in=tmp_path)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "_train", interrupted)
+        with pytest.raises(Interrupted, match="1 of 2 batches of episodes are kept"):
+            evaluated()
+    with monkeypatch.context() as patch:
+        patch.setattr(Uniform, "perturb", lambda *_, **__: pytest.fail("run once more"))
+        resumed = evaluated()
+    forget_unfinished(tmp_path)
+    pd.testing.assert_frame_equal(resumed.episodes, evaluated().episodes)
 
 
 # Rows that begin anew
@@ -281,8 +336,8 @@ def test_the_command_line_tells_how_long_and_shows_the_others_first(tmp_path):
     )
     arguments = (
         "evaluate", "mine:drive", "--env", "toy_environments:Point", "--attacks", "strong",
-        "--attack-set", SHORT[0], "--attack-set", SHORT[1], "--episodes", "2", "--workers", "0",
-        "--cost-limit", "10",
+        "--attack-set", SHORT[0], "--attack-set", "learned.steps=32", "--episodes", "2",
+        "--workers", "0", "--cost-limit", "10",
     )  # fmt: skip
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -296,13 +351,4 @@ def test_the_command_line_tells_how_long_and_shows_the_others_first(tmp_path):
     document = json.loads(path.read_text())
     assert document["attacks"]["learned"]["network"].startswith("sha256 ")
     assert document["attacks"]["learned"]["curve"]
-    assert len(list((tmp_path / "evaluations" / "adversaries").iterdir())) == 3
-    # What was kept serves again, also by its name.
-    (kept, _) = sorted((tmp_path / "evaluations" / "adversaries").glob("learned-*"))
-    done = command(
-        "evaluate", "mine:drive", "--env", "toy_environments:Point", "--attacks", "learned",
-        "--attack-set", f"learned.file={kept}", "--episodes", "1", "--workers", "0",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "This takes" not in done.stderr
+    assert len(list((tmp_path / "evaluations" / "adversaries").iterdir())) == 2
