@@ -17,9 +17,12 @@ from safer_offline.attacks import Attack, Bias, Learned, Natural, Uniform
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.errors import UsageError
+from safer_offline.evaluation import outputs
+from safer_offline.evaluation.adversaries import bias as searching
 from safer_offline.evaluation.adversaries import learned as learning
 from safer_offline.evaluation.adversaries.rehearsal import rehearsal_seeds
 from safer_offline.evaluation.adversaries.rehearse import rehearse
+from safer_offline.evaluation.budgets import BudgetEvaluation
 from safer_offline.evaluation.foreign import foreign_policy
 from safer_offline.evaluation.harness import _EVALUATE, _FIT, _episode_seeds, prepare
 from safer_offline.evaluation.remarks import unfinished_learning, weaker_than_others
@@ -190,6 +193,10 @@ ATTACKS = "natural,bias,learned"
 SHORT = ["bias.population=4,generations=1,episodes=1", "learned.steps=64,restarts=2"]
 
 
+def never(*_):
+    pytest.fail("searched once more")
+
+
 def searched_in(folder, policy=near_the_border, attack_set=SHORT, epsilon=0.05):
     evaluation = prepare(
         named(policy), env=SOURCE, attacks=ATTACKS, attack_set=attack_set, epsilon=epsilon,
@@ -204,9 +211,8 @@ def test_what_was_found_is_found_once(tmp_path, monkeypatch):
     assert [name.partition("-")[0] for name in kept] == ["bias", "learned", "learned"]
 
     with monkeypatch.context() as patch:
-        for name in ("safer_offline.evaluation.adversaries.bias._search", learning._train):
-            place = name if isinstance(name, str) else f"{learning.__name__}._train"
-            patch.setattr(place, lambda *_: pytest.fail("searched once more"))
+        patch.setattr(searching, "_search", never)
+        patch.setattr(learning, "_train", never)
         again = searched_in(tmp_path)
     pd.testing.assert_frame_equal(again.episodes, report.episodes)
     assert str(again.attacks["learned"]["network"]) == str(report.attacks["learned"]["network"])
@@ -245,6 +251,80 @@ def test_an_interrupted_search_goes_on_after_what_was_evaluated(tmp_path, monkey
         resumed = evaluated()
     forget_unfinished(tmp_path)
     pd.testing.assert_frame_equal(resumed.episodes, evaluated().episodes)
+
+
+# Several budgets
+
+
+BUDGETS = (0, 0.5, 1)
+
+
+def prepared(epsilon=0.1):
+    return prepare(
+        named(near_the_border), env=SOURCE, attacks="bias,uniform,learned", attack_set=SHORT,
+        epsilon=epsilon, episodes=2, cost_limit=10,
+    )  # fmt: skip
+
+
+def test_each_budget_has_a_search_of_its_own_after_all_other_attacks(tmp_path, monkeypatch):
+    told, settings = [], {"workers": 0, "progress": False, "adversaries_in": tmp_path}
+    report = BudgetEvaluation.of(prepared(), BUDGETS).run(meanwhile=told.append, **settings)
+    (before,) = told
+    assert [list(before.reports[m].attacks) for m in (0.5, 1)] == [["natural", "uniform"]] * 2
+    assert len(list(tmp_path.iterdir())) == 2 * 3, "for a budget of zero there is no search"
+    assert [one.searched for one in report.reports.values()] == [(), *[("bias", "learned")] * 2]
+    assert report.gate_failures() == []
+    assert report.reports[0].attacks["bias"] == report.plan.attacks["bias"]
+
+    monkeypatch.setattr(searching, "_search", never)
+    monkeypatch.setattr(learning, "_train", never)
+    for multiple, epsilon in zip(BUDGETS, (0.0, 0.05, 0.1), strict=True):
+        alone, at = prepared(epsilon).run(**settings), report.reports[multiple]
+        asked = at.episodes[at.episodes["attack"] != "natural"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(asked, alone.episodes, check_exact=True)
+        assert str(at.attacks["learned"]) == str(alone.attacks["learned"])
+        assert at.attacks["bias"] == alone.attacks["bias"]
+    again = BudgetEvaluation.of(prepared(), BUDGETS).run(**settings)
+    pd.testing.assert_frame_equal(again.episodes(), report.episodes())
+
+
+def test_remarks_say_at_which_budget():
+    attacks = [Uniform(), Bias(population=4, generations=0, episodes=1)]
+    evaluation = prepare(near_the_border, env=SOURCE, attacks=attacks, episodes=6, cost_limit=10)
+    report = BudgetEvaluation.of(evaluation, (1, 2)).run(workers=0, progress=False)
+    table = report.reports[2].episodes
+    table.loc[table["attack"] == "uniform", "cost"] += 40
+    (told,) = report.remarks()
+    assert told.startswith("At ε = 0.1, bias costs")
+    assert "less than uniform" in told
+    assert json.loads(outputs.as_json(report))["remarks"] == [told]
+
+
+def test_a_search_interrupted_between_budgets_goes_on_there(tmp_path, monkeypatch):
+    def evaluated():
+        settings = {"attacks": "uniform,bias", "attack_set": SHORT[:1], "episodes": 2}
+        evaluation = prepare(named(near_the_border), env=SOURCE, **settings)
+        return BudgetEvaluation.of(evaluation, (1, 2)).run(
+            workers=0, progress=False, keep_in=tmp_path, adversaries_in=tmp_path
+        )
+
+    search, left = searching._search, [1]
+
+    def interrupted(*arguments):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return search(*arguments)
+
+    monkeypatch.setattr(searching, "_search", interrupted)
+    with pytest.raises(Interrupted, match="2 of 3 batches of episodes are kept"):
+        evaluated()
+    left[0] = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Uniform, "perturb", lambda *_, **__: pytest.fail("run once more"))
+        resumed = evaluated()
+    forget_unfinished(tmp_path)
+    pd.testing.assert_frame_equal(resumed.episodes(), evaluated().episodes())
 
 
 # Rows that begin anew

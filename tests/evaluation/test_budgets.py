@@ -42,12 +42,12 @@ class Push(Attack):
 
 
 class Breakout(Push):
-    """Leaves its budget."""
+    """Leaves its budget, by no more than rounding explains."""
 
     name = "breakout"
 
     def perturb(self, target, observations, *, epsilon, noise, previous=None):
-        return observations - 0.5
+        return observations * (1 + 5e-7)
 
 
 SETTINGS = {

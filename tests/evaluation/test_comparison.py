@@ -234,6 +234,23 @@ def test_command_compares_runs_and_each_keeps_its_own_results(trained, tmp_path)
     assert "another comparison" in str(other.exception)
 
 
+def test_what_is_searched_is_searched_for_each_run_and_each_budget(trained):
+    runs = list(trained.values())[1:]
+    search = ("--attack-set", "bias.population=4,generations=0,episodes=1")
+    options = (*OPTIONS, "--attacks", "uniform,bias", *search, "--budgets", "0,1,2", "--seed", 9)
+    result = invoke(*runs, *options[:2], *options[6:])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("This takes about") == 1
+    assert result.stderr.count("Next: bias, which must first be found.") == 2
+    for run in runs:
+        assert f"{run}, so far:" in result.stderr.replace("\n", "")
+        assert len(list((run / "evaluations" / "adversaries").iterdir())) == 2
+        (document,) = run.glob("evaluations/*3budgets*/evaluation.json")
+        found = json.loads(document.read_text())["found"]
+        assert [(one["multiple"], one["attack"]) for one in found] == [(1, "bias"), (2, "bias")]
+        assert all(len(one["offset"]) == 2 for one in found)
+
+
 def test_interrupted_comparison_goes_on(trained, monkeypatch, tmp_path):
     runs = list(trained.values())[:2]
     wanted, out = tmp_path / "wanted", tmp_path / "out"
