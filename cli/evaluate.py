@@ -72,7 +72,7 @@ def evaluate_command(
             metavar="MULTIPLES",
             help="Several budgets, as multiples of --epsilon: 0,0.5,1,1.5,2 gives cost against "
             "budget, the area under it, and up to where the limit is kept. With --epsilon 1 they "
-            "are the budgets themselves.",
+            "are the budgets themselves. bias and learned are searched for with each.",
             show_default=False,
         ),
     ] = None,
