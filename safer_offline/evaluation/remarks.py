@@ -28,6 +28,8 @@ def weaker_than_others(episodes: pd.DataFrame, searched: Sequence[str]) -> list[
     Returns:
         A sentence for each of them.
     """
+    if not searched:
+        return []
     costs = episodes.pivot(index="episode", columns="attack", values="cost")
     others = costs.drop(columns=list(searched))
     if others.empty:

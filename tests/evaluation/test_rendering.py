@@ -279,6 +279,7 @@ def command(monkeypatch, report):
 
     class Prepared:
         plan = report.plan
+        attacks = ()
 
         def run(self, **settings):
             asked.update(settings)
