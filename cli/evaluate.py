@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, parse_kwargs
-from safer_offline.cli.options import Epsilon, EpsilonUnits, parse_budgets, parse_epsilon
+from safer_offline.cli.options import (
+    Epsilon,
+    EpsilonUnits,
+    parse_budgets,
+    parse_epsilon,
+    parse_targets,
+)
+from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +68,15 @@ def evaluate_command(
         str | None,
         typer.Option(
             help="module:Class of the policy's network, where it is code of your own.",
+            show_default=False,
+        ),
+    ] = None,
+    aim: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="What a policy shall aim at that can be told so, such as target_cost=20 for caps, "
+            "cdt and bc-multi-task; that is then its limit, too, unless --cost-limit says another.",
             show_default=False,
         ),
     ] = None,
@@ -122,10 +138,15 @@ def evaluate_command(
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
     multiples = None if budgets is None else parse_budgets(budgets)
+    targets = parse_targets(aim or [])
+    if cost_limit is None:
+        cost_limit = targets.get("target_cost")
     evaluations: dict[str, Evaluation | BudgetEvaluation] = {}
     for run in runs:
         foreign = load_foreign(str(run))
-        ours = load_policy(run, actor=actor) if foreign is None else None
+        if foreign is not None and targets:
+            raise UsageError(f"--aim: {run} is a policy of others, which cannot be told anything")
+        ours = load_policy(run, actor=actor).aimed_at(**targets) if foreign is None else None
         source = environment_of(
             EnvironmentContext() if ours is None else ours.context,
             env=env,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated
 
@@ -46,6 +47,22 @@ def parse_budgets(text: str) -> tuple[float, ...]:
     """
     remedy = "give multiples of --epsilon separated by commas, such as 0,0.5,1,1.5,2"
     return _numbers(text, option="--budgets", remedy=remedy)
+
+
+def parse_targets(pairs: Sequence[str]) -> dict[str, float]:
+    """`["target_cost=20"]` -> `{"target_cost": 20.0}`.
+
+    Raises:
+        UsageError: If something is no pair, or no number is behind its name.
+    """
+    targets = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            targets[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--aim: '{pair}' is no name=number, such as target_cost=20") from None
+    return targets
 
 
 def _numbers(text: str, *, option: str, remedy: str) -> tuple[float, ...]:

@@ -127,6 +127,26 @@ def test_a_learner_and_an_attack_of_ones_own(place):
     assert "left out: amad, mc, mr" in done.stderr
 
 
+def test_a_policy_is_told_what_to_aim_at_when_it_is_evaluated(place, monkeypatch, capfd):
+    config = ["--set", "hidden_sizes=16,16", "--set", "critic_hidden_sizes=16,16"]
+    given = ["train", "balls.h5", "--algorithm", "caps", *config, "--steps", "20", "-o", "caps"]
+    assert here(place, monkeypatch, capfd, given)[0] == 0
+    evaluate = ["evaluate", "caps", "--attacks", "natural", "--episodes", "2", "--json"]
+    found = []
+    for options in ([], ["--aim", "target_cost=25"], ["--aim", "target_cost=25"]):
+        limit = ["--cost-limit", "30"] if found[1:] else []
+        code, printed, errors = here(place, monkeypatch, capfd, [*evaluate, *options, *limit])
+        assert code == 0, errors
+        found.append(json.loads(printed)["config"])
+    assert [one["cost_limit"] for one in found] == [10, 25, 30]
+    told = load_policy(place / "caps").aimed_at(target_cost=25)
+    assert found[1]["policy_sha256"] == told.fingerprint != found[0]["policy_sha256"]
+    for wrong, words in (("target_cost", "no name=number"), ("target_speed=3", "told target_cost")):
+        code, _, errors = here(place, monkeypatch, capfd, [*evaluate, "--aim", wrong])
+        assert code == 2
+        assert words in " ".join(errors.split())
+
+
 def test_its_training_resumes_to_the_same_policy(place, monkeypatch, capfd):
     train = ["train", "--data", "balls.h5", "--algorithm", "mine:Cloning", "--steps", "30"]
     for options in (["-o", "one"], ["-o", "two"], ["-o", "two", "--resume"]):
