@@ -72,7 +72,7 @@ def train_command(
         typer.Option(
             "--robust/--no-robust",
             help="Learn to withstand them, or not: adversarial_weight is 1, or 0 (default: safer "
-            "does, others do not).",
+            "and safer-paper do, others do not).",
             show_default=False,
         ),
     ] = None,
