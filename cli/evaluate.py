@@ -146,7 +146,9 @@ def evaluate_command(
         foreign = load_foreign(str(run))
         if foreign is not None and targets:
             raise UsageError(f"--aim: {run} is a policy of others, which cannot be told anything")
-        ours = load_policy(run, actor=actor).aimed_at(**targets) if foreign is None else None
+        ours = load_policy(run, actor=actor) if foreign is None else None
+        if ours is not None and targets:
+            ours = ours.aimed_at(**targets)
         source = environment_of(
             EnvironmentContext() if ours is None else ours.context,
             env=env,
