@@ -279,7 +279,7 @@ def command(monkeypatch, report):
 
     class Prepared:
         plan = report.plan
-        attacks = ()
+        trials = ()
 
         def run(self, **settings):
             asked.update(settings)
