@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.results import EvaluationReport
+    from safer_offline.evaluation.wrapper import AttackedObservation
     from safer_offline.learners import (
         SAFER,
         BCConfig,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SAFER",
+    "AttackedObservation",
     "BCConfig",
     "BCQLagConfig",
     "BCSafeConfig",
@@ -94,6 +96,7 @@ _HOMES = {
     "FISORConfig": "learners",
     "SAFERConfig": "learners",
     "SAFERPaperConfig": "learners",
+    "AttackedObservation": "evaluation.wrapper",
     "EvaluationReport": "evaluation.results",
     "Comparison": "evaluation.comparison",
     "BudgetReport": "evaluation.budgets",

@@ -52,6 +52,7 @@ class ForeignPolicy:
     """
 
     critics: tuple[str, ...] = ()
+    knows_deviations = False
     cost_limit: float | None = None
     reward_range: tuple[float, float] | None = None
 
@@ -115,24 +116,31 @@ class ForeignPolicy:
 def foreign_policy(
     policy: object, source: EnvironmentSource, *, fingerprint: str = ""
 ) -> ForeignPolicy:
-    """A policy that is not ours, in the environment that `source` makes.
-
-    Args:
-        policy: A `torch.nn.Module` from observations (B, ds) to actions (B, da), or to a tuple that
-            begins with these; a model of Stable-Baselines3; anything else with
-            `predict(observations)`, such as a model of d3rlpy; or a function of one observation
-            (ds,). A function keeps no memory between steps: it meets many episodes in turn.
-        source: Where it acts.
-        fingerprint: Names its contents, where they are known.
-
-    Raises:
-        UsageError: If it is none of these.
-    """
+    """A policy of others in the environment that `source` makes: see `foreign_policy_in`."""
     environment = source.make()
     try:
         context = source.context_of(environment)
     finally:
         environment.close()
+    return foreign_policy_in(context, policy, fingerprint=fingerprint)
+
+
+def foreign_policy_in(
+    context: EnvironmentContext, policy: object, *, fingerprint: str = ""
+) -> ForeignPolicy:
+    """A policy that is not ours.
+
+    Args:
+        context: Where it acts; tells its spaces.
+        policy: A `torch.nn.Module` from observations (B, ds) to actions (B, da), or to a tuple that
+            begins with these; a model of Stable-Baselines3; anything else with
+            `predict(observations)`, such as a model of d3rlpy; or a function of one observation
+            (ds,). A function keeps no memory between steps: it meets many episodes in turn.
+        fingerprint: Names its contents, where they are known.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
     inner = getattr(policy, "policy", None)
     if isinstance(policy, nn.Module):
         policy.eval()

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import DataError, UsageError
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal
 from safer_offline.evaluation.adversaries.rehearse import rehearsal_work, rehearse
-from safer_offline.evaluation.foreign import ForeignPolicy, foreign_policy
+from safer_offline.evaluation.foreign import foreign_policy
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.reference import dsrl_range
 from safer_offline.evaluation.results import EvaluationReport
@@ -128,11 +128,6 @@ def prepare(
     if seed < 0:
         raise UsageError(f"seed must not be negative, but is {seed}")
     victim = _victim(policy, env)
-    if isinstance(victim, ForeignPolicy) and epsilon_units == "std":
-        raise UsageError(
-            "a policy that comes without a dataset knows no deviations: give the budget in raw "
-            "units, one number or one a coordinate"
-        )
     cost_limit = victim.cost_limit if cost_limit is None else float(cost_limit)
     if cost_limit is not None and not 0 <= cost_limit < math.inf:
         raise UsageError(f"cost_limit must be finite and not negative, but is {cost_limit}")
@@ -144,14 +139,7 @@ def prepare(
         critics=getattr(victim, "critics", ("reward", "cost")),
         gradients=getattr(victim, "differentiable", True),
     )
-    if (count := np.size(np.asarray(epsilon))) not in (1, victim.observation_size):
-        several = ",".join(f"{one:g}" for one in np.asarray(epsilon, np.float64))
-        raise UsageError(
-            f"epsilon has {count} numbers, but observations have {victim.observation_size} "
-            f"coordinates: give one number, or {victim.observation_size}. For several budgets, one "
-            f"after the other: --epsilon 1 --budgets {several}"
-        )
-    budget = attack_budget(epsilon, victim.observation_std, units=epsilon_units)
+    budget = budget_of(victim, epsilon, units=epsilon_units)
     context = _simulated_context(victim, source)
     given = np.asarray(epsilon, np.float64)
     plan = EvaluationPlan(
@@ -165,6 +153,29 @@ def prepare(
         attacks={attack.name: attack_settings(attack) for attack in chosen},
     )
     return Evaluation(plan=plan, policy=victim, source=source, attacks=chosen, budget=budget)
+
+
+def budget_of(
+    victim: EvaluatedPolicy, epsilon: float | Sequence[float], *, units: EpsilonUnits
+) -> Tensor:
+    """The budget of the attacks on a policy, raw units, (ds,): see `evaluate`.
+
+    Raises:
+        UsageError: If it is impossible, or counts deviations that nobody knows.
+    """
+    if units == "std" and not getattr(victim, "knows_deviations", True):
+        raise UsageError(
+            "a policy that comes without a dataset knows no deviations: give the budget in raw "
+            "units, one number or one a coordinate"
+        )
+    if (count := np.size(np.asarray(epsilon))) not in (1, victim.observation_size):
+        several = ",".join(f"{one:g}" for one in np.asarray(epsilon, np.float64))
+        raise UsageError(
+            f"epsilon has {count} numbers, but observations have {victim.observation_size} "
+            f"coordinates: give one number, or {victim.observation_size}. For several budgets, one "
+            f"after the other: --epsilon 1 --budgets {several}"
+        )
+    return attack_budget(epsilon, victim.observation_std, units=units)
 
 
 class Trial(NamedTuple):
@@ -401,11 +412,15 @@ class Evaluation:
         )
 
 
+def is_known(policy: object) -> TypeGuard[EvaluatedPolicy]:
+    """Whether a policy answers all that an evaluation asks, as ours do."""
+    return hasattr(policy, "action_distribution") and hasattr(policy, "observation_std")
+
+
 def _victim(policy: object, env: str | EnvironmentSource | None) -> EvaluatedPolicy:
     """The policy itself if it is one as we know them, else what makes it one."""
-    if hasattr(policy, "action_distribution") and hasattr(policy, "observation_std"):
-        known: EvaluatedPolicy = policy  # type: ignore[assignment]  # a protocol
-        return known
+    if is_known(policy):
+        return policy
     if env is None:
         raise UsageError("this policy does not say what environment it is for: name it with env=")
     source = env if isinstance(env, EnvironmentSource) else EnvironmentSource(name=env)

@@ -174,7 +174,7 @@ class Rollouts:
             DataError: If the policy returns an action that is not finite.
             UsageError: If an attack leaves its budget.
         """
-        adversaries = [_Adversary(job, self._policy, self._seed) for job in jobs]
+        adversaries = [Adversary(job, self._policy, self._seed) for job in jobs]
         sizes = [len(job.seeds) for job in jobs]
         rows = [slice(a, b) for a, b in pairwise(np.cumsum([0, *sizes]))]
         count = sum(sizes)
@@ -189,7 +189,10 @@ class Rollouts:
             for adversary, mine in zip(adversaries, rows, strict=True):
                 if running[mine].any():
                     active = np.arange(count)[mine][running[mine]]
-                    actions[active] = adversary.act(observations[active], running[mine])
+                    perturbed = adversary.perturb(observations[active], running[mine])
+                    actions[active] = adversary.victim.rows(torch.from_numpy(running[mine])).act(
+                        perturbed
+                    )
             # Rows that have ended return zeros.
             observations, reward, cost, ended, _ = environments.step(actions)
             for adversary, mine in zip(adversaries, rows, strict=True):
@@ -243,8 +246,17 @@ class Rollouts:
         self.close()
 
 
-class _Adversary:
-    """One attack on one batch of episodes, and what it did so far."""
+class Adversary:
+    """One attack on one batch of episodes, and what it did so far.
+
+    Args:
+        job: The attack, and which episodes these are.
+        policy: The victim.
+        seed: Of the attack's random numbers.
+
+    Attributes:
+        victim: The episodes of the policy.
+    """
 
     def __init__(self, job: Job, policy: EvaluatedPolicy, seed: int) -> None:
         self._attack = job.attack
@@ -254,13 +266,16 @@ class _Adversary:
         self._previous: Tensor | None = None
         self._used = torch.zeros(len(job.seeds), len(job.budget), dtype=torch.float64)
 
-    def act(self, observations: NDArray[np.float32], running: NDArray[np.bool_]) -> NDArray[Any]:
-        """Actions (n, da) at the n true observations of the rows still running."""
+    def perturb(self, observations: NDArray[np.float32], running: NDArray[np.bool_]) -> Tensor:
+        """What the policy sees (n, ds), of what the n rows still running truly are.
+
+        Raises:
+            UsageError: If the attack leaves its budget.
+        """
         mask = torch.from_numpy(running)
         clean = torch.from_numpy(observations).to(self._budget.device)
-        victim = self.victim.rows(mask)
         perturbed = self._attack.perturb(
-            victim.target,
+            self.victim.rows(mask).target,
             clean,
             epsilon=self._budget,
             noise=self._noise.rows(mask),
@@ -272,7 +287,7 @@ class _Adversary:
             self._previous = torch.zeros_like(deltas)
         self._previous[mask] = deltas
         self._used[mask] += deltas.abs().cpu().double()
-        return victim.act(perturbed)
+        return perturbed
 
     def _require_within_budget(self, deltas: Tensor, clean: Tensor) -> None:
         # Numbers of float32 near the true ones are ROUNDING apart; NaN is beyond every budget.
