@@ -14,6 +14,9 @@ gates       what must hold of every evaluation
 statistics  estimators on the episodes of one policy: plain functions of arrays
 seeds       estimators over several trainings of one method
 reference   the returns that DSRL scales its own by
+paths       some episodes step by step: what was true, and what the policy saw
+plane       where observations hold a place, for pictures of paths
+path_figures  such pictures
 results     what was found: every episode under every attack
 remarks     what to know of attacks that were searched for
 tables      the same as a table on screen

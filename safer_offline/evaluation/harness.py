@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeGuard
 
@@ -34,6 +34,12 @@ from safer_offline.errors import DataError, UsageError
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal
 from safer_offline.evaluation.adversaries.rehearse import rehearsal_work, rehearse
 from safer_offline.evaluation.foreign import foreign_policy
+from safer_offline.evaluation.paths import (
+    EpisodePath,
+    attacks_to_show,
+    episodes_to_show,
+    record_paths,
+)
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.reference import dsrl_range
 from safer_offline.evaluation.results import EvaluationReport
@@ -62,6 +68,7 @@ def evaluate(
     seed: int = 0,
     workers: int | None = None,
     cost_limit: float | None = None,
+    record: bool = False,
     max_rows: int = 32,
     progress: bool = True,
 ) -> EvaluationReport:
@@ -87,6 +94,8 @@ def evaluate(
         seed: Determines the episodes and the attacks' random numbers.
         workers: Simulation processes; None takes one for each core, 0 simulates in this process.
         cost_limit: Largest allowed episode cost; None takes the policy's own.
+        record: Keep the steps of the worst and the median episode under the worst attack, and of the
+            same ones without attack: `EvaluationReport.paths`.
         max_rows: Most simulators alive at once.
         progress: Show a progress bar if standard error is a terminal.
 
@@ -106,6 +115,7 @@ def evaluate(
         episodes=episodes,
         seed=seed,
         cost_limit=cost_limit,
+        record=record,
     )
     return evaluation.run(workers=workers, max_rows=max_rows, progress=progress)
 
@@ -121,6 +131,7 @@ def prepare(
     episodes: int = 50,
     seed: int = 0,
     cost_limit: float | None = None,
+    record: bool = False,
 ) -> Evaluation:
     """Everything of `evaluate` before the first episode: see there for arguments and errors."""
     if episodes < 1:
@@ -152,7 +163,9 @@ def prepare(
         cost_limit=cost_limit,
         attacks={attack.name: attack_settings(attack) for attack in chosen},
     )
-    return Evaluation(plan=plan, policy=victim, source=source, attacks=chosen, budget=budget)
+    return Evaluation(
+        plan=plan, policy=victim, source=source, attacks=chosen, budget=budget, record=record
+    )
 
 
 def budget_of(
@@ -214,6 +227,7 @@ class Evaluation:
         source: Makes the environment.
         attacks: As asked for; `simulate` fits or finds those that must know their victim.
         budget: Of the attacks, raw units, shape (ds,).
+        record: Whether `run` keeps the steps of some episodes, see `evaluate`.
     """
 
     plan: EvaluationPlan
@@ -221,6 +235,7 @@ class Evaluation:
     source: EnvironmentSource
     attacks: tuple[Attack, ...]
     budget: Tensor
+    record: bool = False
 
     @property
     def trials(self) -> list[Trial]:
@@ -264,7 +279,47 @@ class Evaluation:
             adversaries_in=adversaries_in,
             meanwhile=None if meanwhile is None else lambda *so_far: meanwhile(report(*so_far)),
         )
-        return report(*found)
+        whole = report(*found)
+        if not self.record:
+            return whole
+        return replace(
+            whole,
+            paths=self._paths(
+                whole, found[1], workers=workers, max_rows=max_rows, progress=progress
+            ),
+        )
+
+    def _paths(
+        self,
+        report: EvaluationReport,
+        trials: Sequence[Trial],
+        *,
+        workers: int | None,
+        max_rows: int,
+        progress: bool,
+    ) -> tuple[EpisodePath, ...]:
+        """What happened in the episodes that are worth a look."""
+        worst = report.worst_attack()
+        shown = episodes_to_show(report.episodes, attack=worst)
+        met = attacks_to_show(worst, report.attacks)
+        seeds = _episode_seeds(self.plan.seed, self.plan.episodes, domain=_EVALUATE)
+        jobs = [
+            job
+            for trial in trials
+            if trial.attack.name in met
+            for wave in _waves([trial], seeds, max_rows)
+            for job in wave
+            if not shown.keys().isdisjoint(job.episodes)
+        ]
+        horizon = self.plan.context.max_episode_steps or 0
+        total = horizon * sum(len(job.seeds) for job in jobs)
+        with (
+            progress_bar("record", total=total, enabled=progress) as bar,
+            Rollouts(
+                self.policy, source=self.source, seed=self.plan.seed, workers=workers, bar=bar
+            ) as rollouts,
+        ):
+            return record_paths(rollouts, jobs, shown=shown, known=report.episodes)
 
     def simulate(
         self,

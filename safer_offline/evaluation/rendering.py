@@ -10,25 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from safer_offline.environments.tasks import deciding_packages
+from safer_offline.evaluation.colours import LIMIT_COLOUR, SAFE_COLOUR, UNSAFE_COLOUR
+from safer_offline.evaluation.path_figures import plot_paths
+from safer_offline.evaluation.paths import as_npz
 from safer_offline.evaluation.plan import EvaluationPlan
+from safer_offline.evaluation.plane import plane_of
 from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.tables import title_of
 from safer_offline.files import make_folder, write_atomically
 from safer_offline.machine import installed_versions
 
-# Of the Okabe-Ito palette, which colour-blind readers can tell apart.
-SAFE_COLOUR, UNSAFE_COLOUR, LIMIT_COLOUR = "#0072B2", "#D55E00", "#333333"
 
 
 def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
     """Write evaluation.csv, episodes.csv, evaluation.json and evaluation.png.
 
-    Each file appears whole or not at all; older ones of the same name are replaced.
+    With recorded episodes, also paths.npz, paths.png and paths.svg. Each file appears whole or not at all; older ones of the same name are replaced.
 
     Args:
         report: What to write.
@@ -37,15 +40,28 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
     Returns:
         The files, in the order above.
     """
-    return write_all(
-        {
-            "evaluation.csv": report.summary().to_csv(index=False).encode(),
-            "episodes.csv": report.episodes.to_csv(index=False).encode(),
-            "evaluation.json": report_json(report).encode(),
-            "evaluation.png": as_png(plot_report(report)),
-        },
-        out_dir,
-    )
+    contents = {
+        "evaluation.csv": report.summary().to_csv(index=False).encode(),
+        "episodes.csv": report.episodes.to_csv(index=False).encode(),
+        "evaluation.json": report_json(report).encode(),
+        "evaluation.png": as_png(plot_report(report)),
+    }
+    if report.paths:
+        figure = plot_paths(report.paths, plane_of(report.env_id), title=title_of(report))
+        contents |= {"paths.npz": as_npz(report.paths), **figure_files("paths", figure)}
+    return write_all(contents, out_dir)
+
+
+def figure_files(name: str, figure: Figure) -> dict[str, bytes]:
+    """A figure as pixels and as lines, by file names."""
+    return {f"{name}.png": as_png(figure), f"{name}.svg": as_svg(figure, salt=name)}
+
+
+def as_svg(figure: Figure, *, salt: str) -> bytes:
+    image = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        figure.savefig(image, format="svg", metadata={"Date": None})
+    return image.getvalue()
 
 
 def as_png(figure: Figure) -> bytes:

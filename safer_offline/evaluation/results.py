@@ -14,6 +14,7 @@ from safer_offline.attacks import EpsilonUnits, Natural
 from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
 from safer_offline.evaluation.gates import zero_budget_is_natural
+from safer_offline.evaluation.paths import EpisodePath
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.remarks import unfinished_learning, weaker_than_others
 from safer_offline.evaluation.tables import print_as_text, report_table
@@ -44,6 +45,7 @@ class EvaluationReport:
             learned of their victim.
         episodes: Table of all episodes under all attacks, see `Rollouts.run`.
         searched: Those attacks that were found in whole episodes.
+        paths: Steps of some episodes, where they were to be recorded.
     """
 
     plan: EvaluationPlan
@@ -53,6 +55,7 @@ class EvaluationReport:
     attacks: dict[str, dict[str, Any]]
     episodes: pd.DataFrame = field(repr=False)
     searched: tuple[str, ...] = ()
+    paths: tuple[EpisodePath, ...] = field(default=(), repr=False)
 
     @property
     def env_id(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -132,6 +132,24 @@ class Job(NamedTuple):
     """The same as a multiple of the budget asked for."""
 
 
+class RowSteps(NamedTuple):
+    """One step of all rows of a batch; those whose episode has ended hold what means nothing."""
+
+    true: NDArray[np.float32]
+    """What was to be observed, (B, ds)."""
+    seen: NDArray[np.float32]
+    """What the policy saw, (B, ds)."""
+    actions: NDArray[np.float32]
+    """(B, da)"""
+    rewards: NDArray[Any]
+    costs: NDArray[Any]
+    running: NDArray[np.bool_]
+    """Which rows these are, (B,)."""
+
+
+Watch = Callable[[RowSteps], object]
+
+
 class Rollouts:
     """Runs jobs in simulators that are built once and used again.
 
@@ -163,8 +181,12 @@ class Rollouts:
         self._bar = bar
         self._environments: VectorEnvironment | None = None
 
-    def run(self, jobs: Sequence[Job]) -> pd.DataFrame:
+    def run(self, jobs: Sequence[Job], *, watch: Watch | None = None) -> pd.DataFrame:
         """Run some jobs at the same time.
+
+        Args:
+            jobs: Rows of all of them form one batch, job after job.
+            watch: Sees every step.
 
         Returns:
             One row for each job and episode: attack, multiple, episode, seed, reward, cost, length,
@@ -186,10 +208,12 @@ class Rollouts:
         running = ~environments.done
         while running.any():
             actions = np.zeros((count, self._policy.action_size), np.float32)
+            true, seen = observations, np.zeros_like(observations)
             for adversary, mine in zip(adversaries, rows, strict=True):
                 if running[mine].any():
                     active = np.arange(count)[mine][running[mine]]
-                    perturbed = adversary.perturb(observations[active], running[mine])
+                    perturbed = adversary.perturb(true[active], running[mine])
+                    seen[active] = perturbed.cpu().numpy()
                     actions[active] = adversary.victim.rows(torch.from_numpy(running[mine])).act(
                         perturbed
                     )
@@ -197,6 +221,8 @@ class Rollouts:
             observations, reward, cost, ended, _ = environments.step(actions)
             for adversary, mine in zip(adversaries, rows, strict=True):
                 adversary.victim.earn(reward[mine], cost[mine])
+            if watch is not None:
+                watch(RowSteps(true, seen, actions, reward, cost, running))
             rewards += reward
             costs += cost
             lengths += running
