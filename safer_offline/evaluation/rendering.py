@@ -1,4 +1,4 @@
-"""What an evaluation found, as files for machines and a figure."""
+"""What an evaluation found, as files for machines and a figure, as pixels and as a drawing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ SAFE_COLOUR, UNSAFE_COLOUR, LIMIT_COLOUR = "#0072B2", "#D55E00", "#333333"
 
 
 def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
-    """Write evaluation.csv, episodes.csv, evaluation.json and evaluation.png.
+    """Write evaluation.csv, episodes.csv, evaluation.json, evaluation.png and evaluation.svg.
 
     Each file appears whole or not at all; older ones of the same name are replaced.
 
@@ -42,16 +43,35 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
             "evaluation.csv": report.summary().to_csv(index=False).encode(),
             "episodes.csv": report.episodes.to_csv(index=False).encode(),
             "evaluation.json": report_json(report).encode(),
-            "evaluation.png": as_png(plot_report(report)),
+            **figure_files("evaluation", plot_report(report)),
         },
         out_dir,
     )
 
 
-def as_png(figure: Figure) -> bytes:
-    """A figure as the content of a file."""
+def figure_files(name: str, figure: Figure) -> dict[str, bytes]:
+    """A figure as the contents of two files, NAME.png and NAME.svg; equal figures, equal bytes."""
+    return {
+        f"{name}.png": _saved(figure, format="png", dpi=160),
+        f"{name}.svg": as_svg(figure, salt=name),
+    }
+
+
+def as_svg(figure: Figure, *, salt: str, **settings: object) -> bytes:
+    """A figure as a drawing that is the same whenever it is made.
+
+    Args:
+        figure: What to draw.
+        salt: What the ids within the drawing are made from.
+        **settings: Of `Figure.savefig`.
+    """
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        return _saved(figure, format="svg", metadata={"Date": None}, **settings)
+
+
+def _saved(figure: Figure, **settings: object) -> bytes:
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=160)
+    figure.savefig(image, **settings)
     return image.getvalue()
 
 
@@ -70,6 +90,7 @@ def report_json(report: EvaluationReport) -> str:
         "summary": report.rows(),
         "worst_attack": report.worst_attack(),
         "worst_case": report.worst_case(),
+        "gate_failures": report.gate_failures(),
         "remarks": report.remarks(),
         "episodes": report.episodes.to_dict("records"),
     }
