@@ -100,6 +100,14 @@ def evaluate_command(
     cost_limit: Annotated[
         float | None, typer.Option(help="Largest allowed episode cost (default: as trained).")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Also keep each step of the worst and the median episode under the worst attack, "
+            "true and as the policy saw it, and draw where they went (paths.npz, .png, .svg).",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -138,6 +146,8 @@ def evaluate_command(
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
     multiples = None if budgets is None else parse_budgets(budgets)
+    if record and multiples is not None:
+        raise UsageError("--record shows episodes of one budget: leave out --budgets")
     targets = parse_targets(aim or [])
     if cost_limit is None:
         cost_limit = targets.get("target_cost")
@@ -166,6 +176,7 @@ def evaluate_command(
             episodes=episodes,
             seed=seed,
             cost_limit=cost_limit,
+            record=record,
         )
         several = None if multiples is None else BudgetEvaluation.of(prepared, multiples)
         evaluations[str(run)] = several or prepared

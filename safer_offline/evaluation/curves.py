@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ from rich.text import Text
 
 from safer_offline.attacks import Natural
 from safer_offline.evaluation.budgets import BudgetReport
+from safer_offline.evaluation.colours import LIMIT_COLOUR, UNSAFE_COLOUR
 from safer_offline.evaluation.rendering import (
-    LIMIT_COLOUR,
-    UNSAFE_COLOUR,
-    as_png,
     as_text,
+    figure_files,
     provenance,
     write_all,
 )
@@ -113,7 +113,7 @@ def _title(report: BudgetReport) -> str:
 
 
 def save_budgets(report: BudgetReport, out_dir: str | Path) -> list[Path]:
-    """Write evaluation.csv, curve.csv, episodes.csv, evaluation.json and evaluation.png.
+    """Write evaluation.csv, curve.csv, episodes.csv, evaluation.json, and the figure.
 
     Each file appears whole or not at all; older ones of the same name are replaced.
 
@@ -130,7 +130,7 @@ def save_budgets(report: BudgetReport, out_dir: str | Path) -> list[Path]:
             "curve.csv": report.curve().to_csv(index=False).encode(),
             "episodes.csv": report.episodes().to_csv(index=False).encode(),
             "evaluation.json": budget_json(report).encode(),
-            "evaluation.png": as_png(plot_curves(report)),
+            **figure_files("evaluation", plot_curves(report)),
         },
         out_dir,
     )
@@ -174,29 +174,44 @@ def plot_curves(report: BudgetReport) -> Figure:
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     figure.suptitle(_title(report), fontsize=11)
     left, right = figure.subplots(1, 2)
-    points = report.points
-    positions = [report.position(point["multiple"]) for point in points]
+    draw_cost_curve(left, report.points, limit=report.plan.cost_limit)
+    for axes, column in ((left, "cost_mean"), (right, "reward_mean")):
+        draw_attacks(axes, report.rows, column)
+        axes.set_xlabel("multiple of ε" if report.by_coordinate else "ε")
+    left.set_ylabel("mean episode cost")
+    right.set_ylabel("mean episode return")
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9,
+        frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def draw_cost_curve(
+    axes: Axes, points: Sequence[Mapping[str, Any]], *, limit: float | None
+) -> None:
+    """The cost of the worst attack with its interval, and where it is above the limit.
+
+    Args:
+        axes: Where to draw.
+        points: See `BudgetReport.points`.
+        limit: Largest allowed episode cost.
+    """
+    positions = np.array([_position(point) for point in points])
     costs = np.array([point["cost_mean"] for point in points])
     # Where all episodes cost the same there is no interval.
     low, high = (
         np.array([p["cost_mean"] if math.isnan(p[name]) else p[name] for p in points])
         for name in ("cost_low", "cost_high")
     )
-    left.fill_between(positions, low, high, color=LIMIT_COLOUR, alpha=0.12, linewidth=0)
-    left.plot(positions, costs, color=LIMIT_COLOUR, alpha=0.5, linewidth=4, label=_WORST)
-    left.set_ylabel("mean episode cost")
-    right.set_ylabel("mean episode return")
-    for axes, column in ((left, "cost_mean"), (right, "reward_mean")):
-        _plot_attacks(axes, report, column)
-        axes.set_xlabel("multiple of ε" if report.by_coordinate else "ε")
-        axes.grid(color="#dddddd", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    left.set_ylim(bottom=min(0.0, float(low.min())))
-    if (limit := report.plan.cost_limit) is not None:
-        left.axhline(limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2, zorder=1)
+    axes.fill_between(positions, low, high, color=LIMIT_COLOUR, alpha=0.12, linewidth=0)
+    axes.plot(positions, costs, color=LIMIT_COLOUR, alpha=0.5, linewidth=4, label=_WORST)
+    axes.set_ylim(bottom=min(0.0, float(low.min())))
+    if limit is not None:
+        axes.axhline(limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2, zorder=1)
         above = costs > limit
-        left.scatter(
-            np.array(positions)[above],
+        axes.scatter(
+            positions[above],
             costs[above],
             s=110,
             facecolors="none",
@@ -205,28 +220,37 @@ def plot_curves(report: BudgetReport) -> Figure:
             zorder=4,
             label=f"above the limit of {limit:g}",
         )
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9,
-        frameon=False,
-    )  # fmt: skip
-    return figure
 
 
-def _plot_attacks(axes: Axes, report: BudgetReport, column: str) -> None:
-    """One thin line an attack, each from where there is no attack."""
-    by_key = {(row["attack"], row["multiple"]): row[column] for row in report.rows}
+def draw_attacks(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str) -> None:
+    """One thin line an attack, each from where there is no attack.
+
+    Args:
+        axes: Where to draw.
+        rows: See `BudgetReport.rows`.
+        column: Which of their numbers.
+    """
+    by_key = {(row["attack"], row["multiple"]): row[column] for row in rows}
+    positions = {row["multiple"]: _position(row) for row in rows}
     without = by_key[(Natural.name, 0.0)]
-    names = [name for name in report.attacks if name != Natural.name]
+    names = [n for n in dict.fromkeys(row["attack"] for row in rows) if n != Natural.name]
     for name, marker in zip(names, _markers(len(names)), strict=True):
-        line = {m: by_key.get((name, m), without) for m in report.reports}
         axes.plot(
-            [report.position(m) for m in line],
-            list(line.values()),
+            list(positions.values()),
+            [by_key.get((name, multiple), without) for multiple in positions],
             marker=marker,
             markersize=5,
             linewidth=1,
             label=name,
         )
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _position(row: Mapping[str, Any]) -> float:
+    """Where a row stands on the axis of a curve, see `BudgetReport.position`."""
+    epsilon = row["epsilon"]
+    return float(epsilon if isinstance(epsilon, float) else row["multiple"])
 
 
 def _markers(count: int) -> list[str]:

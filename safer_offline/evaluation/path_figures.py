@@ -42,7 +42,9 @@ def plot_paths(
     _share_limits([axes for axes in grid[-1]])
     handles: dict[str, object] = {}
     for axes in grid.flat:
-        handles |= {text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        handles |= {
+            text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=9,
         frameon=False,
@@ -65,9 +67,7 @@ def _draw_map(axes: Axes, shown: Sequence[EpisodePath], plane: Plane) -> None:
                 *seen.T, color=_SEEN_COLOUR, linewidth=0.7, alpha=0.8,
                 label=f"{path.attack}: where the policy thinks it is",
             )  # fmt: skip
-        axes.plot(
-            *true.T, color=_colour(path), linewidth=1.6, label=f"{path.attack}: where it is"
-        )
+        axes.plot(*true.T, color=_colour(path), linewidth=1.6, label=f"{path.attack}: where it is")
         costly = path.costs > 0
         axes.scatter(
             *true[costly].T, s=14, color=UNSAFE_COLOUR, zorder=4,

@@ -1,4 +1,4 @@
-"""What an evaluation found, as files for machines and a figure."""
+"""What an evaluation found, as files for machines and a figure, as pixels and as a drawing."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from safer_offline.files import make_folder, write_atomically
 from safer_offline.machine import installed_versions
 
 
-
 def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
-    """Write evaluation.csv, episodes.csv, evaluation.json and evaluation.png.
+    """Write evaluation.csv, episodes.csv, evaluation.json, evaluation.png and evaluation.svg.
 
-    With recorded episodes, also paths.npz, paths.png and paths.svg. Each file appears whole or not at all; older ones of the same name are replaced.
+    With recorded episodes, also paths.npz, paths.png and paths.svg. Each file appears whole or not
+    at all; older ones of the same name are replaced.
 
     Args:
         report: What to write.
@@ -44,7 +44,7 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
         "evaluation.csv": report.summary().to_csv(index=False).encode(),
         "episodes.csv": report.episodes.to_csv(index=False).encode(),
         "evaluation.json": report_json(report).encode(),
-        "evaluation.png": as_png(plot_report(report)),
+        **figure_files("evaluation", plot_report(report)),
     }
     if report.paths:
         figure = plot_paths(report.paths, plane_of(report.env_id), title=title_of(report))
@@ -53,21 +53,28 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
 
 
 def figure_files(name: str, figure: Figure) -> dict[str, bytes]:
-    """A figure as pixels and as lines, by file names."""
-    return {f"{name}.png": as_png(figure), f"{name}.svg": as_svg(figure, salt=name)}
+    """A figure as the contents of two files, NAME.png and NAME.svg; equal figures, equal bytes."""
+    return {
+        f"{name}.png": _saved(figure, format="png", dpi=160),
+        f"{name}.svg": as_svg(figure, salt=name),
+    }
 
 
-def as_svg(figure: Figure, *, salt: str) -> bytes:
-    image = io.BytesIO()
+def as_svg(figure: Figure, *, salt: str, **settings: object) -> bytes:
+    """A figure as a drawing that is the same whenever it is made.
+
+    Args:
+        figure: What to draw.
+        salt: What the ids within the drawing are made from.
+        **settings: Of `Figure.savefig`.
+    """
     with matplotlib.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(image, format="svg", metadata={"Date": None})
-    return image.getvalue()
+        return _saved(figure, format="svg", metadata={"Date": None}, **settings)
 
 
-def as_png(figure: Figure) -> bytes:
-    """A figure as the content of a file."""
+def _saved(figure: Figure, **settings: object) -> bytes:
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=160)
+    figure.savefig(image, **settings)
     return image.getvalue()
 
 
@@ -86,6 +93,7 @@ def report_json(report: EvaluationReport) -> str:
         "summary": report.rows(),
         "worst_attack": report.worst_attack(),
         "worst_case": report.worst_case(),
+        "gate_failures": report.gate_failures(),
         "remarks": report.remarks(),
         "episodes": report.episodes.to_dict("records"),
     }

@@ -15,13 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from safer_offline.attacks import Natural
+from safer_offline.evaluation.colours import LIMIT_COLOUR
 from safer_offline.evaluation.comparison import WORST, WORST_CASE, Comparison, Method
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.rendering import (
-    LIMIT_COLOUR,
-    as_png,
     as_text,
     draw_limit,
+    figure_files,
     plot_strips,
     write_all,
 )
@@ -193,7 +193,7 @@ def comparison_json(comparison: Comparison, runs: Mapping[str, RunOfMethod]) -> 
 def save_comparison(
     comparison: Comparison, runs: Mapping[str, RunOfMethod], out_dir: str | Path
 ) -> list[Path]:
-    """Write comparison.csv, improvements.csv, comparison.json and comparison.png.
+    """Write comparison.csv, improvements.csv, comparison.json, comparison.png and comparison.svg.
 
     Args:
         comparison: What to write.
@@ -208,7 +208,7 @@ def save_comparison(
             "comparison.csv": comparison.summary().to_csv(index=False).encode(),
             "improvements.csv": comparison.improvements().to_csv(index=False).encode(),
             "comparison.json": comparison_json(comparison, runs).encode(),
-            "comparison.png": as_png(plot_comparison(comparison)),
+            **figure_files("comparison", plot_comparison(comparison)),
         },
         out_dir,
     )

@@ -220,6 +220,7 @@ def test_files_hold_the_curve_and_are_listed(report, tmp_path):
     files = outputs.save(report, folder)
     assert [file.name for file in files] == [
         "evaluation.csv", "curve.csv", "episodes.csv", "evaluation.json", "evaluation.png",
+        "evaluation.svg",
     ]  # fmt: skip
     curve = pd.read_csv(files[1])
     assert curve["cost_mean"].tolist() == pytest.approx(report.curve()["cost_mean"].tolist())

@@ -217,7 +217,7 @@ def test_command_compares_runs_and_each_keeps_its_own_results(trained, tmp_path)
     assert "bc-seed* (2 seeds)" in result.stdout
     assert "wide-seed0" in result.stdout
     assert sorted(path.name for path in out.iterdir()) == [
-        "comparison.csv", "comparison.json", "comparison.png", "improvements.csv",
+        "comparison.csv", "comparison.json", "comparison.png", "comparison.svg", "improvements.csv",
     ]  # fmt: skip
     document = json.loads((out / "comparison.json").read_text())
     assert [run["method"] for run in document["runs"]] == ["bc-seed*", "bc-seed*", "wide-seed0"]
@@ -271,7 +271,7 @@ def test_interrupted_comparison_goes_on(trained, monkeypatch, tmp_path):
     monkeypatch.setattr(Rollouts, "run", lambda self, jobs: done.append(jobs) or run(self, jobs))
     assert invoke(*runs, *OPTIONS, "--seed", 5, "--out", out).exit_code == 0
     assert len(done) == 2  # a wave each: the first run was not repeated
-    for name in ("comparison.csv", "comparison.json", "comparison.png"):
+    for name in ("comparison.csv", "comparison.json", "comparison.png", "comparison.svg"):
         assert (out / name).read_bytes() == (wanted / name).read_bytes()
 
 

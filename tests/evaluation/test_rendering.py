@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -142,7 +143,9 @@ def test_table_of_one_attack_has_no_worst_and_unknown_is_a_dash(bare):
 
 def test_saved_files(report, tmp_path):
     files = save_report(report, tmp_path / "new" / "folder")
-    names = ["evaluation.csv", "episodes.csv", "evaluation.json", "evaluation.png"]
+    names = [
+        "evaluation.csv", "episodes.csv", "evaluation.json", "evaluation.png", "evaluation.svg",
+    ]  # fmt: skip
     assert [file.name for file in files] == names
     assert sorted(path.name for path in files[0].parent.iterdir()) == sorted(names)
 
@@ -153,6 +156,8 @@ def test_saved_files(report, tmp_path):
     assert table["epsilon"].tolist() == [0, 0.05, 0.05, 0.05]
     assert len(pd.read_csv(files[1])) == 12
     assert files[3].read_bytes().startswith(b"\x89PNG")
+    assert ElementTree.parse(files[4]).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert b"<dc:date>" not in files[4].read_bytes()
 
 
 def test_saving_again_replaces_and_repeats(report, tmp_path):
