@@ -94,8 +94,8 @@ def evaluate(
         seed: Determines the episodes and the attacks' random numbers.
         workers: Simulation processes; None takes one for each core, 0 simulates in this process.
         cost_limit: Largest allowed episode cost; None takes the policy's own.
-        record: Keep the steps of the worst and the median episode under the worst attack, and of the
-            same ones without attack: `EvaluationReport.paths`.
+        record: Keep the steps of the worst and the median episode under the worst attack, and of
+            the same ones without attack: `EvaluationReport.paths`.
         max_rows: Most simulators alive at once.
         progress: Show a progress bar if standard error is a terminal.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,14 +40,14 @@ def plot_paths(
         if plane is not None:
             _draw_map(grid[0, column], shown, plane)
         _draw_costs(grid[-1, column], shown)
-    _share_limits([axes for axes in grid[-1]])
-    handles: dict[str, object] = {}
+    _share_limits(list(grid[-1]))
+    # The columns say the same, so one legend will do.
+    lines: dict[str, Any] = {}
     for axes in grid.flat:
-        handles |= {
-            text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
+        handles, texts = axes.get_legend_handles_labels()
+        lines |= dict(zip(texts, handles, strict=True))
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=9,
+        list(lines.values()), list(lines), loc="outside lower center", ncols=3, fontsize=9,
         frameon=False,
     )  # fmt: skip
     return figure
@@ -70,11 +71,12 @@ def _draw_map(axes: Axes, shown: Sequence[EpisodePath], plane: Plane) -> None:
         axes.plot(*true.T, color=_colour(path), linewidth=1.6, label=f"{path.attack}: where it is")
         costly = path.costs > 0
         axes.scatter(
-            *true[costly].T, s=14, color=UNSAFE_COLOUR, zorder=4,
+            true[costly, 0], true[costly, 1], s=14, color=UNSAFE_COLOUR, zorder=4,
             label="a step that costs" if costly.any() else None,
         )  # fmt: skip
+    start = plane.unit * shown[0].true[0, [plane.x, plane.y]]
     axes.scatter(
-        *(plane.unit * shown[0].true[:1, [plane.x, plane.y]]).T, marker="x", s=45, zorder=5,
+        start[0], start[1], marker="x", s=45, zorder=5,
         color=LIMIT_COLOUR, label="start",
     )  # fmt: skip
     axes.set_xlabel(plane.names[0])
@@ -82,12 +84,13 @@ def _draw_map(axes: Axes, shown: Sequence[EpisodePath], plane: Plane) -> None:
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     _shade(axes, plane)
+    if plane.limits[0] is not None:
+        # Round a circle both axes mean the same; straight ahead the map would be a thread.
+        axes.set_aspect("equal", adjustable="box")
 
 
 def _shade(axes: Axes, plane: Plane) -> None:
     """What is unsafe on a map, which shows the limits whole."""
-    if plane.limits[0] is not None:
-        axes.set_aspect("equal", adjustable="datalim")
     for limit, span, bounds, widen in (
         (plane.limits[0], axes.axvspan, axes.get_xlim, axes.set_xlim),
         (plane.limits[1], axes.axhspan, axes.get_ylim, axes.set_ylim),

@@ -56,7 +56,9 @@ def episodes_to_show(episodes: pd.DataFrame, *, attack: str) -> dict[int, str]:
     rows = episodes[episodes["attack"] == attack]
     by_harm = rows.sort_values(["cost", "reward"], ascending=[False, True], kind="stable")
     ordered = by_harm["episode"].tolist()
-    return {ordered[len(ordered) // 2]: "median", ordered[0]: "worst"}
+    roles = {ordered[0]: "worst"}
+    roles.setdefault(ordered[len(ordered) // 2], "median")
+    return roles
 
 
 def attacks_to_show(worst: str, attacks: Collection[str]) -> list[str]:
@@ -129,5 +131,5 @@ def as_npz(paths: Sequence[EpisodePath]) -> bytes:
             arrays[f"{path.role}/{path.attack}/{name}"] = getattr(path, name)
         arrays[f"{path.role}/{path.attack}/episode"] = np.array(path.episode)
     content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # names
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     return content.getvalue()

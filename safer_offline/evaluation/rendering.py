@@ -60,7 +60,7 @@ def figure_files(name: str, figure: Figure) -> dict[str, bytes]:
     }
 
 
-def as_svg(figure: Figure, *, salt: str, **settings: object) -> bytes:
+def as_svg(figure: Figure, *, salt: str, **settings: Any) -> bytes:  # noqa: ANN401 - likewise
     """A figure as a drawing that is the same whenever it is made.
 
     Args:
@@ -72,7 +72,7 @@ def as_svg(figure: Figure, *, salt: str, **settings: object) -> bytes:
         return _saved(figure, format="svg", metadata={"Date": None}, **settings)
 
 
-def _saved(figure: Figure, **settings: object) -> bytes:
+def _saved(figure: Figure, **settings: Any) -> bytes:  # noqa: ANN401 - Matplotlib's
     image = io.BytesIO()
     figure.savefig(image, **settings)
     return image.getvalue()
