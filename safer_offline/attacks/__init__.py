@@ -15,7 +15,8 @@ registry    their names, also of attacks of your own, and their settings as text
 from __future__ import annotations
 
 from safer_offline.attacks.base import Attack, AttackTarget, GradientAttack
-from safer_offline.attacks.bias import Bias
+from safer_offline.attacks.bias import Bias, Drift
+from safer_offline.attacks.both_critics import Lure, Mixed, Timed
 from safer_offline.attacks.budget import EpsilonUnits, attack_budget
 from safer_offline.attacks.critic import CoupledMaxCost, MaxCost, MaxReward, MinReward
 from safer_offline.attacks.divergence import AMAD, MAD
@@ -40,18 +41,22 @@ __all__ = [
     "AttackTarget",
     "Bias",
     "CoupledMaxCost",
+    "Drift",
     "EpsilonUnits",
     "Gaussian",
     "GeneratorNoise",
     "GradientAttack",
     "Learned",
+    "Lure",
     "MaxCost",
     "MaxReward",
     "MinReward",
+    "Mixed",
     "Natural",
     "NoiseSource",
     "RowNoise",
     "Search",
+    "Timed",
     "Uniform",
     "attack_budget",
     "attack_settings",

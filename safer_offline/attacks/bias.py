@@ -1,4 +1,4 @@
-"""A sensor that is off by the same amount for a whole episode."""
+"""A sensor that is off by the same amount for a whole episode, or ever more."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ class Bias(Attack):
     ) -> None:
         if offset is not None and not all(-1 <= number <= 1 for number in offset):
             raise UsageError(
-                f"attack 'bias': the offset counts in budgets, from -1 to 1, and not {offset}"
+                f"attack '{self.name}': the offset counts in budgets, from -1 to 1, and not "
+                f"{offset}"
             )
         if population < 4 or generations < 0 or episodes < 1 or seed < 0:
             raise UsageError(
-                "attack 'bias' needs a population of at least 4, one episode, and neither "
+                f"attack '{self.name}' needs a population of at least 4, one episode, and neither "
                 f"generations nor seed below 0, not population={population}, "
                 f"generations={generations}, episodes={episodes}, seed={seed}"
             )
@@ -71,6 +72,15 @@ class Bias(Attack):
         found.offset = offset
         return found
 
+    def reached(self, whole: Tensor, previous: Tensor | None) -> Tensor:
+        """The perturbation (B, ds) of a step.
+
+        Args:
+            whole: What the offset amounts to, shape (B, ds).
+            previous: The perturbation one step earlier, if there was one.
+        """
+        return whole
+
     def perturb(
         self,
         target: AttackTarget,
@@ -87,12 +97,57 @@ class Bias(Attack):
         """
         clean = observations.detach()
         if self.offset is None:
-            raise UsageError("attack 'bias' has no offset yet: evaluate finds it, or give one")
+            raise UsageError(
+                f"attack '{self.name}' has no offset yet: evaluate finds it, or give one"
+            )
         if len(self.offset) != clean.shape[1]:
             raise UsageError(
-                f"attack 'bias' has an offset of {len(self.offset)} numbers, but an observation "
-                f"has {clean.shape[1]} coordinates"
+                f"attack '{self.name}' has an offset of {len(self.offset)} numbers, but an "
+                f"observation has {clean.shape[1]} coordinates"
             )
         epsilon = epsilon.to(clean)
-        offset = torch.tensor(self.offset).to(clean)
-        return Box.around(clean, epsilon).project(clean + offset * epsilon)
+        whole = (torch.tensor(self.offset).to(clean) * epsilon).expand_as(clean)
+        return Box.around(clean, epsilon).project(clean + self.reached(whole, previous))
+
+
+class Drift(Bias):
+    """An offset that grows from nothing, in equal steps, until it is whole.
+
+    So slow that no single step shows it: what sensors do as they warm up or wear.
+
+    Args:
+        duration: Steps until the offset is whole.
+        offset: See `Bias`, like all others.
+        population: See there.
+        generations: See there.
+        episodes: See there.
+        seed: See there.
+    """
+
+    name: ClassVar[str] = "drift"
+
+    def __init__(
+        self,
+        *,
+        duration: int = 100,
+        offset: tuple[float, ...] | None = None,
+        population: int = 32,
+        generations: int = 8,
+        episodes: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            offset=offset,
+            population=population,
+            generations=generations,
+            episodes=episodes,
+            seed=seed,
+        )
+        if duration < 1:
+            raise UsageError(f"attack 'drift': duration must be at least one step, not {duration}")
+        self.duration = duration
+
+    def reached(self, whole: Tensor, previous: Tensor | None) -> Tensor:
+        """See `Bias`."""
+        before = torch.zeros_like(whole) if previous is None else previous
+        return torch.minimum((before + whole / self.duration).abs(), whole.abs()) * whole.sign()

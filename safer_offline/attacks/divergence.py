@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safer_offline.attacks.base import AttackTarget, GradientAttack, Start, rows_of
-from safer_offline.attacks.noise import NoiseSource
+from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
+from safer_offline.attacks.selective import Selective, expected_cost
 from safer_offline.errors import UsageError
 
 RISKY_QUANTILE = 0.9
@@ -43,7 +43,7 @@ class MAD(GradientAttack):
         return divergence
 
 
-class AMAD(MAD):
+class AMAD(Selective, MAD):
     """MAD, but only at observations where the policy expects much cost.
 
     Args:
@@ -69,42 +69,17 @@ class AMAD(MAD):
 
     def fit(self, target: AttackTarget, observations: Tensor) -> AMAD:
         """The same attack with the threshold that these natural observations (M, ds) give."""
-        quantile = _expected_cost(target, observations).quantile(RISKY_QUANTILE)
+        quantile = expected_cost(target, observations).quantile(RISKY_QUANTILE)
         fitted = copy.copy(self)
         fitted.threshold = quantile.item()
         return fitted
 
-    def perturb(
-        self,
-        target: AttackTarget,
-        observations: Tensor,
-        *,
-        epsilon: Tensor,
-        noise: NoiseSource,
-        previous: Tensor | None = None,
-    ) -> Tensor:
-        """See `Attack`.
+    def chosen(self, target: AttackTarget, observations: Tensor) -> Tensor:
+        """See `Selective`.
 
         Raises:
             UsageError: If there is no threshold yet.
         """
         if self.threshold is None:
             raise UsageError("attack 'amad' has no threshold yet: call fit, or construct it with")
-        perturbed = observations.detach().clone()
-        risky = _expected_cost(target, observations) >= self.threshold
-        if risky.any():
-            perturbed[risky] = super().perturb(
-                rows_of(target, risky),
-                observations[risky],
-                epsilon=epsilon,
-                noise=noise.rows(risky),
-                previous=None if previous is None else previous[risky],
-            )
-        return perturbed
-
-
-@torch.no_grad()
-def _expected_cost(target: AttackTarget, observations: Tensor) -> Tensor:
-    """q_cost(s, mean(s)), shape (B,)."""
-    mean, _ = target.action_distribution(observations)
-    return target.q_cost(observations, mean)
+        return expected_cost(target, observations) >= self.threshold

@@ -31,7 +31,7 @@ OPTION = "--attack-set"
 STANDARD = ("natural", "uniform", "gaussian", "mad", "amad", "mc", "mr")
 """What "all" means: the attacks of the literature, each of which decides a step by itself."""
 
-STRONG = (*STANDARD, "minr", "coupled", "bias", "learned")
+STRONG = (*STANDARD, "minr", "mix", "lure", "coupled", "bias", "learned")
 """What "strong" means: all that might find more, some of which must first be searched for."""
 
 PRESETS = {"all": STANDARD, "strong": STRONG}
@@ -64,9 +64,13 @@ ATTACKS: Registry[type[Attack] | Attack] = Registry(
         "mc": "safer_offline.attacks.critic:MaxCost",
         "mr": "safer_offline.attacks.critic:MaxReward",
         "minr": "safer_offline.attacks.critic:MinReward",
+        "mix": "safer_offline.attacks.both_critics:Mixed",
+        "lure": "safer_offline.attacks.both_critics:Lure",
         "coupled": "safer_offline.attacks.critic:CoupledMaxCost",
+        "timed": "safer_offline.attacks.both_critics:Timed",
         "search": "safer_offline.attacks.search:Search",
         "bias": "safer_offline.attacks.bias:Bias",
+        "drift": "safer_offline.attacks.bias:Drift",
         "learned": "safer_offline.attacks.learned:Learned",
     },
     check=_check,

@@ -399,7 +399,10 @@ class Evaluation:
                         rehearsal = self._rehearsal(
                             group[0].budget, bar, workers=workers, folder=adversaries_in
                         )
-                        found = [group[0]._replace(attack=rehearse(group[0].attack, rehearsal))]
+                        asked = group[0].attack
+                        # What stands in for it may call itself something else.
+                        attack = relabelled(rehearse(asked, rehearsal), asked.name)
+                        found = [group[0]._replace(attack=attack)]
                     for number, wave in enumerate(_waves(found, seeds, max_rows), start=begun):
                         if number < len(done.tables):
                             bar.advance(horizon * sum(len(job.seeds) for job in wave))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,8 +43,9 @@ class UnfinishedEvaluation:
         self.tables.append(table)
         if self._path is None:
             return
-        texts = [table.to_csv(index=False) for table in self.tables]
-        content = json.dumps({"identity": self._identity, "waves": texts})
+        # JSON keeps numbers to the last bit.
+        columns = [table.to_dict("list") for table in self.tables]
+        content = json.dumps({"identity": self._identity, "waves": columns})
         # With the last wave there is something to show, before anybody hears of a full disk.
         last = len(self.tables) == self._waves
         with contextlib.suppress(*(OutputError,) if last else ()):
@@ -72,10 +72,7 @@ class UnfinishedEvaluation:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["identity"] != self._identity:
                 return []
-            return [
-                pd.read_csv(io.StringIO(text), float_precision="round_trip")
-                for text in content["waves"][: self._waves]
-            ]
+            return [pd.DataFrame(columns) for columns in content["waves"][: self._waves]]
         except (OSError, ValueError, KeyError, TypeError):
             return []  # damaged: begin anew
 

@@ -16,12 +16,16 @@ from safer_offline.attacks import (
     AdversaryNetwork,
     Bias,
     CoupledMaxCost,
+    Drift,
     GeneratorNoise,
     Learned,
+    Lure,
     MaxCost,
     MaxReward,
     MinReward,
+    Mixed,
     RowNoise,
+    Timed,
     Uniform,
     attack_budget,
     attack_settings,
@@ -120,7 +124,14 @@ def having_learned():
 def built(name):
     if name == "learned":
         return having_learned()
-    settings = {"amad": {"threshold": 0.0}, "bias": {"offset": OFFSET}}
+    settings = {
+        "amad": {"threshold": 0.0},
+        "bias": {"offset": OFFSET},
+        "drift": {"offset": OFFSET, "duration": 2},
+        "lure": {"threshold": 0.0},
+        "mix": {"scales": (1.0, 2.0)},
+        "timed": {"threshold": 0.0},
+    }
     return make_attack(name, **settings.get(name, {}))
 
 
@@ -315,6 +326,82 @@ def test_a_coupled_perturbation_begins_at_none_and_never_jumps(network, observat
         CoupledMaxCost(change=0.0)
 
 
+def test_a_mixture_has_the_two_attacks_as_its_ends(network, observations):
+    natural = torch.randn(300, DS, generator=torch.Generator().manual_seed(3)) * 3
+    assert Mixed().needs_fit
+    with pytest.raises(UsageError, match="no scales yet"):
+        Mixed().perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+    for share, end in ((1.0, MaxCost), (0.0, MaxReward)):
+        mixed = Mixed(share=share, steps=4).fit(network, natural)
+        seen, alone = (
+            attack.perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+            for attack in (mixed, end(steps=4))
+        )
+        torch.testing.assert_close(seen, alone)
+    with torch.no_grad():
+        mean, _ = network.action_distribution(natural)
+        costs, rewards = network.q_cost(natural, mean), network.q_reward(natural, mean)
+    half = Mixed().fit(network, natural)
+    assert half.scales == pytest.approx((costs.std().item(), rewards.std().item()))
+    with torch.no_grad():
+        value = half.q_value(network, natural, mean)
+    torch.testing.assert_close(value, 0.5 * costs / costs.std() + 0.5 * rewards / rewards.std())
+
+
+def test_a_lure_tempts_where_it_is_safe_and_pushes_where_it_is_not(network, observations):
+    attack = Lure(steps=4).fit(network, observations)
+    with torch.no_grad():
+        cost = network.q_cost(observations, network.action_distribution(observations)[0])
+    attack.threshold = cost.median().item()
+    seen, pushed, tempted = (
+        one.perturb(network, observations, epsilon=EPSILON, noise=row_noise())
+        for one in (attack, MaxCost(steps=4), MaxReward(steps=4))
+    )
+    risky = cost >= attack.threshold
+    assert 0 < risky.sum() < ROWS
+    assert torch.equal(seen, torch.where(risky[:, None], pushed, tempted))
+    assert Lure().fit(network, observations).threshold == pytest.approx(cost.quantile(0.9).item())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_a_timed_attack_strikes_where_the_first_step_of_mc_gains_most(share, network):
+    natural = torch.randn(500, DS, generator=torch.Generator().manual_seed(3)) * 3
+    fitted = Timed(share=share, steps=4).fit(network, natural)
+    uniform = torch.full((DS,), 1e-4)
+    seen = fitted.perturb(network, natural, epsilon=uniform, noise=row_noise(rows=500))
+    struck = (seen != natural).any(-1)
+    assert struck.float().mean().item() == pytest.approx(share, abs=0.01)
+    # The budget is so small that a gradient says all: compare with what MC gains everywhere.
+    everywhere = MaxCost(steps=20).perturb(
+        network, natural, epsilon=uniform, noise=row_noise(rows=500)
+    )
+    with torch.no_grad():
+        before, after = (
+            network.q_cost(natural.double().float(), network.action_distribution(s)[0]).double()
+            for s in (natural, everywhere)
+        )
+    gain = after - before
+    assert gain[struck].mean() > 1.3 * gain[~struck].mean()
+    with pytest.raises(UsageError, match="share"):
+        Timed(share=0)
+
+
+def test_a_drift_grows_in_equal_steps_until_it_is_whole(network, observations):
+    attack, previous, moved = Drift(offset=OFFSET, duration=4), None, []
+    for _ in range(6):
+        seen = attack.perturb(
+            network, observations, epsilon=EPSILON, noise=row_noise(), previous=previous
+        )
+        previous = seen - observations
+        moved.append(previous)
+    whole = torch.tensor(OFFSET) * EPSILON
+    for step, share in enumerate((0.25, 0.5, 0.75, 1.0, 1.0, 1.0)):
+        expected = (share * whole).expand(ROWS, DS)
+        torch.testing.assert_close(moved[step], expected, atol=2e-6, rtol=0)
+    with pytest.raises(UsageError, match="duration"):
+        Drift(duration=0)
+
+
 def test_a_bias_is_the_same_everywhere(network, observations):
     seen = Bias(offset=OFFSET).perturb(network, observations, epsilon=EPSILON, noise=row_noise())
     expected = (torch.tensor(OFFSET) * EPSILON).expand(ROWS, DS)
@@ -441,9 +528,9 @@ def test_names_resolve():
     ]  # fmt: skip
     assert [attack.name for attack in resolve_attacks("strong")] == [
         "natural", "uniform", "gaussian", "mad", "amad", "mc", "mr",
-        "minr", "coupled", "bias", "learned",
+        "minr", "mix", "lure", "coupled", "bias", "learned",
     ]  # fmt: skip
-    with pytest.warns(UserWarning, match="left out: mad, amad, mc, mr, minr, coupled"):
+    with pytest.warns(UserWarning, match="left out: mad, amad, mc, mr, minr, mix, lure, coupled"):
         blind = resolve_attacks("strong", critics=(), gradients=False)
     assert [attack.name for attack in blind] == [
         "natural", "uniform", "gaussian", "search", "bias", "learned",

@@ -179,6 +179,8 @@ def test_one_of_your_own_is_searched_as_you_say():
         return Bias(offset=(-1.0, 0.0))
 
     report = run(near_the_border, [Mine()], 2)
+    assert report.episodes["attack"].tolist() == ["mine", "mine"]
+    assert report.attacks["mine"]["attack"] == "bias"
     assert (costs(report) > 10).all()
 
 

@@ -1,4 +1,4 @@
-"""Which constant offset harms a victim most: corners of the budget, then the cross-entropy method.
+"""Which offset harms a victim most: corners of the budget, then the cross-entropy method.
 
 Source: Rubinstein, "The cross-entropy method for combinatorial and continuous optimization", 1999.
 """
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from safer_offline.attacks.bias import Bias
+from safer_offline.attacks.bias import Bias, Drift
 from safer_offline.attacks.budget import Box
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal, Totals, rehearsal_seeds
@@ -56,7 +56,9 @@ def find_bias(attack: Bias, rehearsal: Rehearsal) -> Bias:
         name: getattr(attack, name) for name in ("population", "generations", "episodes", "seed")
     }
     settings["method"] = METHOD
-    file = rehearsal.file_for("bias", settings, suffix=".json")
+    if isinstance(attack, Drift):
+        settings["duration"] = attack.duration
+    file = rehearsal.file_for(type(attack).name, settings, suffix=".json")
     offset = None if file is None else _read(file, len(rehearsal.budget))
     if offset is None:
         offset = _search(attack, rehearsal)
@@ -88,7 +90,7 @@ def _search(attack: Bias, rehearsal: Rehearsal) -> tuple[float, ...]:
                 drawn = generator.normal(mean, deviation, (attack.population, len(mean)))
                 offsets = np.clip(drawn, -1, 1).astype(np.float32)
             seeds = rehearsal_seeds(attack.seed, attack.episodes, part=generation)
-            harm = _tried(offsets, free, rehearsal, simulators, seeds)
+            harm = _tried(attack, offsets, rehearsal, simulators, seeds)
             order = sorted(range(len(offsets)), key=harm.__getitem__, reverse=True)
             best += [(harm[i], offsets[i]) for i in order[:FINALISTS]]
             best = sorted(best, key=lambda found: found[0], reverse=True)[:FINALISTS]
@@ -99,7 +101,7 @@ def _search(attack: Bias, rehearsal: Rehearsal) -> tuple[float, ...]:
         seeds = rehearsal_seeds(
             attack.seed, FINAL_SHARE * attack.episodes, part=attack.generations + 1
         )
-        harm = _tried(finalists, free, rehearsal, simulators, seeds)
+        harm = _tried(attack, finalists, rehearsal, simulators, seeds)
     whole = np.zeros(len(free), np.float32)
     whole[free] = finalists[max(range(len(finalists)), key=harm.__getitem__)]
     return tuple(whole.tolist())
@@ -123,20 +125,23 @@ def _corners(size: int, generator: np.random.Generator) -> Offsets:
 
 
 def _tried(
+    attack: Bias,
     offsets: Offsets,
-    free: NDArray[np.bool_],
     rehearsal: Rehearsal,
     simulators: VectorEnvironment,
     seeds: list[int],
 ) -> list[tuple[float, float]]:
     """How much each offset harms, in the same episodes."""
     episodes = len(seeds)
-    whole = np.zeros((len(offsets), len(free)), np.float32)
-    whole[:, free] = offsets
-    deltas = torch.from_numpy(np.repeat(whole, episodes, axis=0)).to(rehearsal.budget)
-    deltas *= rehearsal.budget
+    free = rehearsal.budget.cpu().numpy() > 0
+    each = np.zeros((len(offsets), len(free)), np.float32)
+    each[:, free] = offsets
+    whole = torch.from_numpy(np.repeat(each, episodes, axis=0)).to(rehearsal.budget)
+    whole *= rehearsal.budget
+    deltas = torch.zeros_like(whole)
 
     def perturb(observations: Tensor, rows: slice) -> Tensor:
+        deltas[rows] = attack.reached(whole[rows], deltas[rows])
         box = Box.around(observations, rehearsal.budget)
         return box.project(observations + deltas[rows])
 
