@@ -53,8 +53,8 @@ def evaluate_command(
         typer.Option(
             help="'all' (natural,uniform,gaussian,mad,amad,mc,mr); 'strong', which adds minr, mix, "
             "lure, coupled, and bias and learned, searched for in minutes; or names, also timed, "
-            "drift, and search, which needs no gradients. An attack of your own is module:Class; LABEL=NAME meets one "
-            "attack with several settings."
+            "drift, and search, which needs no gradients. An attack of your own is module:Class; "
+            "LABEL=NAME meets one attack with several settings."
         ),
     ] = "all",
     attack_set: Annotated[

@@ -66,7 +66,8 @@ class Mixed(CriticAttack):
         mean, _ = target.action_distribution(observations)
         values = target.q_cost(observations, mean), target.q_reward(observations, mean)
         fitted = copy.copy(self)
-        fitted.scales = tuple(max(value.std().item(), _LEAST_SCALE) for value in values)
+        cost, reward = (max(value.std().item(), _LEAST_SCALE) for value in values)
+        fitted.scales = (cost, reward)
         return fitted
 
     def q_value(self, target: AttackTarget, observations: Tensor, actions: Tensor) -> Tensor:
