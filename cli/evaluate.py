@@ -32,7 +32,8 @@ def evaluate_command(
         typer.Argument(
             metavar="RUN...",
             help="Run directory or policy.safetensors; or, with --env, a policy of others: an "
-            "archive of Stable-Baselines3 (.zip), TorchScript (.pt), or module:function, called "
+            "archive of Stable-Baselines3 (.zip), TorchScript (.pt), torch.export (.pt2), ONNX "
+            "(.onnx), or module:function, called "
             "with an observation. Several are compared: those that differ only in the training "
             "seed are one method.",
             show_default=False,
@@ -134,7 +135,8 @@ def evaluate_command(
     from safer_offline.context import EnvironmentContext
     from safer_offline.evaluation.budgets import BudgetEvaluation
     from safer_offline.evaluation.folders import list_evaluations
-    from safer_offline.evaluation.foreign import foreign_policy, load_foreign
+    from safer_offline.evaluation.foreign import foreign_policy
+    from safer_offline.evaluation.foreign_files import load_foreign
     from safer_offline.evaluation.harness import prepare
     from safer_offline.evaluation.task import environment_of
     from safer_offline.policies.trained import load_policy

@@ -4,6 +4,7 @@ harness     `evaluate`: a policy, an environment, attacks and a budget
 budgets     `evaluate_budgets`: the same with several budgets, and the curve through them
 task        which environment is meant: what the policy carries, or what the user says
 foreign     policies that others trained or wrote, as ours look to an attack
+foreign_files  the same in files of Stable-Baselines3, PyTorch and ONNX, and by name
 wrapper     attacks in loops of one's own, as a wrapper of Gymnasium
 plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once

@@ -10,11 +10,9 @@ everything else is asked for actions alone, by attacks that need no more (`Attac
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from safer_offline.context import EnvironmentContext
-from safer_offline.datasets.behaviors.learned.stable_baselines import load_archive
-from safer_offline.datasets.behaviors.sources import is_python
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.errors import CheckpointError, DataError, UsageError
-from safer_offline.importing import failure_of, find_object
+from safer_offline.errors import DataError, UsageError
+from safer_offline.importing import failure_of
 
 DEVIATION = 0.1
 """What attacks take for the deviation of an action that has none, as a share of half its range."""
@@ -143,7 +139,9 @@ def foreign_policy_in(
     """
     inner = getattr(policy, "policy", None)
     if isinstance(policy, nn.Module):
-        policy.eval()
+        # What was exported is as it was then, and cannot be switched.
+        with contextlib.suppress(NotImplementedError):
+            policy.eval()
         answer, differentiable = _network(policy), True
     elif isinstance(inner, nn.Module) and hasattr(inner, "unscale_action"):
         inner.set_training_mode(False)  # type: ignore[operator]  # Stable-Baselines3 has it
@@ -162,51 +160,15 @@ def foreign_policy_in(
     )
 
 
-def load_foreign(name: str) -> tuple[object, str] | None:
-    """What a text names that is no run of ours, and a digest of it; None if it names none.
-
-    Args:
-        name: A `.zip` of Stable-Baselines3 (which holds pickled Python: only load those that you
-            trust), a TorchScript file `.pt` or `.ts`, or `module:object` of one's own.
-
-    Raises:
-        UsageError: If there is no such module or object, or no such file.
-        DataError: If an archive of Stable-Baselines3 cannot be read.
-        CheckpointError: If a TorchScript file cannot.
-    """
-    path = Path(name)
-    if path.suffix in (".zip", ".pt", ".ts", ".pth"):
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if path.suffix == ".zip":
-            return load_archive(path), digest
-        try:
-            return torch.jit.load(path, map_location="cpu"), digest  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the file is no TorchScript ({str(error).splitlines()[0]})",
-                path=path,
-                remedy="write it with torch.jit.script(network).save(path), or name a function "
-                "that loads it: module:function",
-            ) from error
-    if is_python(name) and not path.exists():
-        found = find_object(name, kind="policy")
-        return found, hashlib.sha256(f"{name}\n{_source_of(name)}".encode()).hexdigest()
-    return None
-
-
-def _source_of(name: str) -> str:
-    """The text of the module, so that another version of it is another policy."""
-    try:
-        return inspect.getsource(sys.modules[name.partition(":")[0]])
-    except (OSError, TypeError):
-        return ""
-
-
 def _network(module: nn.Module) -> Answer:
     def answer(observations: Tensor) -> Tensor:
-        actions = module(observations)
+        try:
+            actions = module(observations)
+        except Exception as error:
+            raise UsageError(
+                f"the network failed on observations of shape {tuple(observations.shape)}: "
+                f"{failure_of(error)}. It must take batches of any size"
+            ) from error
         first: Tensor = actions[0] if isinstance(actions, tuple) else actions
         return first
 

@@ -6,6 +6,7 @@ import sys
 
 import gymnasium
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -15,8 +16,9 @@ from safer_offline.attacks import MAD, GeneratorNoise, Search
 from safer_offline.datasets.behaviors.learned.stable_baselines import stable_baselines
 from safer_offline.datasets.behaviors.scripted.circle import CarDriver, ClippedCircle
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.errors import DataError, UsageError
-from safer_offline.evaluation.foreign import foreign_policy, load_foreign
+from safer_offline.errors import CheckpointError, DataError, UsageError
+from safer_offline.evaluation.foreign import foreign_policy
+from safer_offline.evaluation.foreign_files import load_foreign
 
 SOURCE = EnvironmentSource(name="ball-run", max_episode_steps=12)
 EPSILON = torch.full((7,), 0.05)
@@ -107,6 +109,75 @@ def test_networks_functions_and_models_of_the_same_policy_are_the_same():
         np.testing.assert_allclose(answer, answers[0], atol=1e-6)
         assert answer.dtype == np.float32
     assert (foreign_policy(slope, SOURCE).predict(100 * seen.numpy()) <= 1).all()
+
+
+def write_onnx(path, *, rows, kind=onnx.TensorProto.FLOAT, columns=7):
+    """`slope` without its clipping, in ONNX's format."""
+    weight = np.zeros((columns, 2), onnx.helper.tensor_dtype_to_np_dtype(kind))
+    weight[1, 0] = 10
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["seen", "weight"], ["action"])],
+        "policy",
+        [onnx.helper.make_tensor_value_info("seen", kind, [rows, columns])],
+        [onnx.helper.make_tensor_value_info("action", kind, [rows, 2])],
+        [onnx.numpy_helper.from_array(weight, "weight")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE])
+@pytest.mark.parametrize("rows", ["batch", 1])
+def test_a_model_of_onnx_acts_as_what_it_was_made_from(rows, kind, tmp_path):
+    write_onnx(tmp_path / "policy.onnx", rows=rows, kind=kind)
+    model, digest = load_foreign(str(tmp_path / "policy.onnx"))
+    policy, seen = foreign_policy(model, SOURCE, fingerprint=digest), observations()
+    assert not policy.differentiable
+    expected = foreign_policy(slope, SOURCE).predict(seen.numpy())
+    np.testing.assert_allclose(policy.predict(seen.numpy()), expected, atol=1e-6)
+    with pytest.warns(UserWarning, match="'search' goes in their place"):
+        report = evaluate(policy, env=SOURCE, episodes=1, workers=0, progress=False)
+    assert list(report.attacks) == ["natural", "uniform", "gaussian", "search"]
+
+
+def test_a_model_of_onnx_that_cannot_be_asked_says_why(tmp_path, monkeypatch):
+    path = tmp_path / "policy.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(CheckpointError, match="is no ONNX model"):
+        load_foreign(str(path))
+    write_onnx(path, rows=8)
+    with pytest.raises(CheckpointError, match=r"(?s)batches of 8 observations only.*dynamic_axes"):
+        load_foreign(str(path))
+    write_onnx(path, rows="batch", columns=5)
+    with pytest.raises(UsageError, match="the policy failed"):
+        foreign_policy(load_foreign(str(path))[0], SOURCE).predict(observations().numpy())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match=r"pip install 'safer-offline\[onnx\]'"):
+        load_foreign(str(path))
+
+
+def test_an_exported_program_is_attacked_by_its_gradients(tmp_path):
+    free = ({0: torch.export.Dim("rows")},)
+    example = (torch.zeros(2, 7),)
+    torch.export.save(
+        torch.export.export(Network(), example, dynamic_shapes=free), tmp_path / "policy.pt2"
+    )
+    policy = foreign_policy(load_foreign(str(tmp_path / "policy.pt2"))[0], SOURCE)
+    seen = observations()
+    expected = foreign_policy(Network(), SOURCE).predict(seen.numpy())
+    np.testing.assert_allclose(policy.predict(seen.numpy()), expected, atol=1e-6)
+    leaf = seen.clone().requires_grad_()
+    policy.action_distribution(leaf)[0].sum().backward()
+    assert (leaf.grad[:, 1] == 10).all()
+
+    torch.export.save(torch.export.export(Network(), example), tmp_path / "stiff.pt2")
+    stiff = foreign_policy(load_foreign(str(tmp_path / "stiff.pt2"))[0], SOURCE)
+    with pytest.raises(UsageError, match="batches of any size"):
+        stiff.predict(seen.numpy())
+    (tmp_path / "broken.pt2").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"no program of torch\.export"):
+        load_foreign(str(tmp_path / "broken.pt2"))
 
 
 def test_search_finds_what_gradients_find_and_keeps_the_budget():
