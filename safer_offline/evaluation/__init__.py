@@ -24,6 +24,7 @@ tables      the same as a table on screen
 rendering   the same as files and a figure
 curves      cost against budget as tables, files and a figure
 comparison  several policies beside each other, start by start
+profiles    how many episodes of each score above a threshold
 trainings   which of them differ in the training seed alone
 running     evaluations one after the other
 side_by_side  a comparison as a table, files and a figure

@@ -137,6 +137,11 @@ class Comparison:
         return list(self.methods[0].reports)
 
     @property
+    def nominal(self) -> float:
+        """The multiple that is epsilon itself; the largest one, where that was not met."""
+        return 1.0 if 1.0 in self.multiples else self.multiples[-1]
+
+    @property
     def plan(self) -> EvaluationPlan:
         """Of the first evaluation."""
         return self.methods[0].plan

@@ -139,6 +139,37 @@ def improvement_interval(
     return _quantiles(probability_of_improvement(left, right), confidence)
 
 
+def performance_profile(
+    scores: NDArray[Any],
+    thresholds: NDArray[Any],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """How many of all episodes score above each threshold, as rliable's score distributions.
+
+    Args:
+        scores: Shape (seeds, episodes).
+        thresholds: Shape (T,).
+        confidence: Of the interval at each threshold by itself.
+        resamples: Bootstrap samples, drawn as in `bootstrap_interval`.
+        seed: Of the resampling.
+
+    Returns:
+        Shares, lower and upper ends, each (T,).
+    """
+    scores = np.asarray(scores, np.float64)
+    generator = np.random.default_rng(seed)
+    starts = _picks(generator, resamples, scores.shape[1])
+    samples = _resampled(scores, _picks(generator, resamples, scores.shape[0]), starts)
+    shares, lows, highs = np.empty((3, len(thresholds)))
+    for place, threshold in enumerate(thresholds):
+        shares[place] = (scores > threshold).mean()
+        lows[place], highs[place] = _quantiles(mean(samples > threshold), confidence)
+    return shares, lows, highs
+
+
 def violation_bounds(
     costs: NDArray[Any], cost_limit: float, *, confidence: float = 0.95
 ) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from safer_offline.attacks import Natural
 from safer_offline.evaluation.colours import LIMIT_COLOUR
 from safer_offline.evaluation.comparison import WORST, WORST_CASE, Comparison, Method
 from safer_offline.evaluation.plan import EvaluationPlan
+from safer_offline.evaluation.profiles import performance_profiles, plot_profiles
 from safer_offline.evaluation.rendering import (
     as_text,
     draw_limit,
@@ -145,9 +146,8 @@ def _caption(comparison: Comparison) -> str:
 
 def _pairs_table(comparison: Comparison) -> Table:
     """How the first method does beside each other one at the nominal budget."""
-    first, multiples = comparison.methods[0].name, comparison.multiples
-    nominal = 1.0 if 1.0 in multiples else multiples[-1]
-    at = "" if len(multiples) == 1 else f", {_budget(comparison, nominal)[:-1]}"
+    first, nominal = comparison.methods[0].name, comparison.nominal
+    at = "" if len(comparison.multiples) == 1 else f", {_budget(comparison, nominal)[:-1]}"
     table = Table(
         title=f"How probably {first} does better on the same start ({WORST_CASE}{at})",
         box=box.SIMPLE_HEAD,
@@ -193,7 +193,9 @@ def comparison_json(comparison: Comparison, runs: Mapping[str, RunOfMethod]) -> 
 def save_comparison(
     comparison: Comparison, runs: Mapping[str, RunOfMethod], out_dir: str | Path
 ) -> list[Path]:
-    """Write comparison.csv, improvements.csv, comparison.json, comparison.png and comparison.svg.
+    """Write comparison.csv, improvements.csv, profiles.csv, comparison.json, and two figures.
+
+    The figures, comparison and profiles, are written as PNG and as SVG.
 
     Args:
         comparison: What to write.
@@ -203,12 +205,16 @@ def save_comparison(
     Returns:
         The files, in the order above.
     """
+    profiles = performance_profiles(comparison)
+    limit = comparison.limits[0] if len(comparison.limits) == 1 else None
     return write_all(
         {
             "comparison.csv": comparison.summary().to_csv(index=False).encode(),
             "improvements.csv": comparison.improvements().to_csv(index=False).encode(),
+            "profiles.csv": profiles.to_csv(index=False).encode(),
             "comparison.json": comparison_json(comparison, runs).encode(),
             **figure_files("comparison", plot_comparison(comparison)),
+            **figure_files("profiles", plot_profiles(profiles, limit=limit)),
         },
         out_dir,
     )

@@ -218,10 +218,19 @@ def test_command_compares_runs_and_each_keeps_its_own_results(trained, tmp_path)
     assert "wide-seed0" in result.stdout
     assert sorted(path.name for path in out.iterdir()) == [
         "comparison.csv", "comparison.json", "comparison.png", "comparison.svg", "improvements.csv",
+        "profiles.csv", "profiles.png", "profiles.svg",
     ]  # fmt: skip
     document = json.loads((out / "comparison.json").read_text())
     assert [run["method"] for run in document["runs"]] == ["bc-seed*", "bc-seed*", "wide-seed0"]
     table = pd.read_csv(out / "comparison.csv").set_index(["method", "row"])
+    profiles = pd.read_csv(out / "profiles.csv").set_index(["score", "method"])
+    for method in ("bc-seed*", "wide-seed0"):
+        rows = profiles.loc[("cost", method)]
+        worst = table.loc[(method, "worst per episode")]
+        assert (rows["share"].diff().dropna() <= 0).all()
+        below = rows[rows["threshold"] < 6]["share"].min()  # the limit lies between two of them
+        above = rows[rows["threshold"] >= 6]["share"].max() if (rows["threshold"] >= 6).any() else 0
+        assert above <= worst["violation_rate"] <= below
     own = [pd.read_csv(Path(run["results"]) / "evaluation.csv") for run in document["runs"]]
     wanted = np.mean([one.set_index("attack").loc["mad", "cost_mean"] for one in own[:2]])
     assert table.loc[("bc-seed*", "mad"), "cost_mean"] == pytest.approx(wanted)
@@ -257,7 +266,7 @@ def test_interrupted_comparison_goes_on(trained, monkeypatch, tmp_path):
     assert invoke(*runs, *OPTIONS, "--seed", 5, "--out", wanted).exit_code == 0
     run, done = Rollouts.run, []
 
-    def interrupted(self, jobs):
+    def interrupted(self, jobs, **options):
         if len(done) == 1:
             raise KeyboardInterrupt
         done.append(jobs)

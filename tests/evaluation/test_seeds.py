@@ -28,6 +28,31 @@ def test_against_rliable_itself():
         )
 
 
+def test_a_profile_is_a_distribution():
+    generator = np.random.default_rng(1)
+    costs = generator.integers(0, 40, size=(3, 25)).astype(float)
+    thresholds = np.arange(40.0)
+    share, low, high = seeds.performance_profile(costs, thresholds)
+    assert share.tolist() == [sum(c > t for c in costs.ravel()) / 75 for t in thresholds]
+    assert (np.diff(share) <= 0).all()
+    assert share[-1] == low[-1] == high[-1] == 0
+    # The mean of whole numbers is the sum of how often they are above 0, 1, 2, ...
+    assert share.sum() == pytest.approx(costs.mean())
+    assert (low <= share).all()
+    assert (share <= high).all()
+    assert (low[5:30] < high[5:30]).all()
+    again = seeds.performance_profile(costs, thresholds)
+    assert [one.tolist() for one in again] == [share.tolist(), low.tolist(), high.tolist()]
+
+
+def test_a_profile_is_that_of_rliable():
+    library = pytest.importorskip("rliable.library")
+    costs = np.random.default_rng(5).integers(0, 9, size=(4, 12)).astype(float)
+    thresholds = np.linspace(0, 9, 7)
+    theirs, _ = library.create_performance_profile({"a": costs}, thresholds, reps=10)
+    assert seeds.performance_profile(costs, thresholds)[0] == pytest.approx(theirs["a"])
+
+
 def test_the_worst_tenth_counts_the_last_episode_in_part():
     values = np.arange(25.0)  # 2.5 episodes: 24, 23, and half of 22
     assert statistics.conditional_value_at_risk(values) == pytest.approx((24 + 23 + 11) / 2.5)
