@@ -100,6 +100,16 @@ def evaluate_command(
     cost_limit: Annotated[
         float | None, typer.Option(help="Largest allowed episode cost (default: as trained).")
     ] = None,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify",
+            help="Also prove, at 1,000 states visited without attack, how far any attack within "
+            "the budget can move the action, and at how many of them the policy's critic expects "
+            "the limit to be kept all the same. Takes seconds, for policies of dense layers: "
+            "Gaussian ones of ours, networks of PyTorch. Nothing is proven of whole episodes.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -166,6 +176,7 @@ def evaluate_command(
             episodes=episodes,
             seed=seed,
             cost_limit=cost_limit,
+            certify=certify,
         )
         several = None if multiples is None else BudgetEvaluation.of(prepared, multiples)
         evaluations[str(run)] = several or prepared

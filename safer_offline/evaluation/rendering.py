@@ -71,6 +71,7 @@ def report_json(report: EvaluationReport) -> str:
         "worst_attack": report.worst_attack(),
         "worst_case": report.worst_case(),
         "remarks": report.remarks(),
+        "certificate": None if report.certificate is None else report.certificate.to_json(),
         "episodes": report.episodes.to_dict("records"),
     }
     return as_text(document)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from safer_offline.attacks import EpsilonUnits, Natural
 from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
+from safer_offline.evaluation.certificates.certificate import Certificate
+from safer_offline.evaluation.certificates.words import in_words
 from safer_offline.evaluation.gates import zero_budget_is_natural
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.remarks import unfinished_learning, weaker_than_others
@@ -44,6 +46,7 @@ class EvaluationReport:
             learned of their victim.
         episodes: Table of all episodes under all attacks, see `Rollouts.run`.
         searched: Those attacks that were found in whole episodes.
+        certificate: What is certain of single actions, if that was asked for.
     """
 
     plan: EvaluationPlan
@@ -53,6 +56,7 @@ class EvaluationReport:
     attacks: dict[str, dict[str, Any]]
     episodes: pd.DataFrame = field(repr=False)
     searched: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
     @property
     def env_id(self) -> str:
@@ -133,7 +137,8 @@ class EvaluationReport:
 
     def gate_failures(self) -> list[str]:
         """What must hold and does not, see `gates`; empty if all is in order."""
-        return [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+        failures = [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+        return [*failures, *(self.certificate.failures if self.certificate else ())]
 
     def remarks(self) -> list[str]:
         """What to know of attacks that were searched for in whole episodes; see `remarks`."""
@@ -141,6 +146,12 @@ class EvaluationReport:
             unfinished_learning(name, self.attacks[name].get("curve", ())) for name in self.searched
         ]
         return [*weaker_than_others(self.episodes, self.searched), *filter(None, learning)]
+
+    def certified(self) -> list[str]:
+        """The certificate in sentences; empty if none was asked for."""
+        if self.certificate is None:
+            return []
+        return in_words({"": self.certificate}, cost_limit=self.cost_limit)
 
     def of_attack(self, name: str) -> pd.DataFrame:
         """The episodes under one attack, in order."""
