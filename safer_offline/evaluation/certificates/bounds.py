@@ -151,14 +151,31 @@ def network_bounds(network: Network, box: Interval) -> Bounds:
     return Bounds(interval, linear)
 
 
-def interval_bounds(network: Network, box: Interval) -> Interval:
-    """The same by intervals alone, shape (B, outputs)."""
-    reached = box
-    for depth, layer in enumerate(network.layers):
-        reached = interval_through(layer, reached)
-        if depth < len(network.activations):
-            reached = Interval(*(FUNCTIONS[network.activations[depth]](end) for end in reached))
-    return reached
+def split_bounds(network: Network, box: Interval, *, splits: int) -> Interval:
+    """Tighter ones: each box is cut in two so many times, where that matters most.
+
+    Args:
+        network: With at least one layer.
+        box: Inputs, shape (B, inputs).
+        splits: 2 to this power boxes are looked at for each.
+
+    Returns:
+        Shape (B, outputs).
+    """
+    whole, linear = network_bounds(network, box)
+    if splits == 0:
+        return whole
+    steepest = (linear.lower.abs() + linear.upper.abs()).expand(len(box.lower), -1, -1).sum(1)
+    cut = (steepest * (box.upper - box.lower)).argmax(dim=1, keepdim=True)
+    middle = ((box.lower + box.upper) / 2).gather(1, cut)
+    halves = Interval(
+        torch.cat([box.lower, box.lower.scatter(1, cut, middle)]),
+        torch.cat([box.upper.scatter(1, cut, middle), box.upper]),
+    )
+    lower, upper = split_bounds(network, halves, splits=splits - 1)
+    return whole.tightest(
+        Interval(torch.minimum(*lower.chunk(2)), torch.maximum(*upper.chunk(2))),
+    )
 
 
 def interval_through(layer: Dense, inputs: Interval) -> Interval:

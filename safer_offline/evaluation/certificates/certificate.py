@@ -183,7 +183,7 @@ def _limit_of_critic(
         return "nobody says what an episode may cost"
     settings: Mapping[str, Any] = policy.info.training.get("config", {})
     discount = settings.get("discount")
-    if not isinstance(discount, float) or not 0 <= discount < 1:
+    if not isinstance(discount, int | float) or not 0 <= discount < 1:
         return "its file does not say by what its critic discounts"
     length = settings.get("episode_length") or horizon
     if not length:

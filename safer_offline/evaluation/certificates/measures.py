@@ -14,14 +14,17 @@ from safer_offline.evaluation.certificates.bounds import (
     Interval,
     Network,
     mean_bounds,
-    network_bounds,
+    split_bounds,
 )
 from safer_offline.evaluation.certificates.networks import ActionNetwork, cost_networks
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
 from safer_offline.policies.critics import CriticEnsemble
 
 BLOCK_NUMBERS = 2**22
-"""Numbers of the largest array at a time, 32 MiB: a state needs width^2 of them."""
+"""Numbers of the largest array at a time, 32 MiB: a box needs width^2 of them."""
+
+SPLITS = 2
+"""Cuts of the box around a state. One more takes twice the time, and tightens by a tenth or so."""
 
 
 class Push(GradientAttack):
@@ -76,7 +79,8 @@ def certified_actions(
     """
     blocks = []
     for rows in _blocks(states, acting.network):
-        answers = network_bounds(acting.network, Interval.around(rows, budget)).interval
+        box = Interval.around(rows, budget)
+        answers = split_bounds(acting.network, box, splits=SPLITS)
         blocks.append(Interval(*(acting.finish(end) for end in answers)))
         done(len(rows))
     return Interval(*(torch.cat(ends) for ends in zip(*blocks, strict=True)))
@@ -143,6 +147,6 @@ def expected_cost(policy: EvaluatedPolicy, states: Tensor, actions: Tensor) -> T
 
 
 def _blocks(rows: Tensor, network: Network) -> Iterator[Tensor]:
-    size = max(1, BLOCK_NUMBERS // network.width**2)
+    size = max(1, BLOCK_NUMBERS // (network.width**2 * 2**SPLITS))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

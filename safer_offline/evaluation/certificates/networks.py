@@ -46,7 +46,7 @@ def action_network(policy: EvaluatedPolicy) -> ActionNetwork | str:
     """The network of a policy, or why it has none that can be bounded, in a few words."""
     if isinstance(policy, ForeignPolicy):
         if policy.network is None:
-            return "it is no network of PyTorch that could be looked into"
+            return "what it is inside is not known; give a Sequential of Linear, ReLU and Tanh"
         layers = _layers_of(policy.network)
         if isinstance(layers, str):
             return layers
