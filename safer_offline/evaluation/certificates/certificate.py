@@ -22,6 +22,7 @@ from safer_offline.evaluation.certificates.measures import (
 from safer_offline.evaluation.certificates.networks import ActionNetwork, action_network
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
 from safer_offline.learners.constrained import discounted_limit
+from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.trained import TrainedPolicy
 from safer_offline.progress import progress_bar
 
@@ -144,7 +145,10 @@ def certify(
         if not isinstance(limit, str):
             assert isinstance(policy, TrainedPolicy)
             assert policy.cost_critic is not None
-            worst = certified_cost(policy.cost_critic, states, actions, done=bar.advance)
+            # What float32 makes of an action belongs to it.
+            spare = ROUNDING * (acting.high - acting.low)
+            taken = Interval(actions.lower - spare, actions.upper + spare)
+            worst = certified_cost(policy.cost_critic, states, taken, done=bar.advance)
             cost, beyond = _cost(policy, states, worst, found, limit)
             broken += beyond
     natural = act(policy, states).double()
@@ -179,6 +183,8 @@ def _limit_of_critic(
     """The limit in the unit of the policy's critic, and its discount; or why there is none."""
     if not isinstance(policy, TrainedPolicy) or policy.cost_critic is None:
         return "it has no critic of cost"
+    if type(policy.cost_critic) is not CriticEnsemble:
+        return f"its critic of cost is a {type(policy.cost_critic).__name__}, of a kind of its own"
     if cost_limit is None:
         return "nobody says what an episode may cost"
     settings: Mapping[str, Any] = policy.info.training.get("config", {})
