@@ -109,6 +109,16 @@ def evaluate_command(
             "true and as the policy saw it, and draw where they went (paths.npz, .png, .svg).",
         ),
     ] = False,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify",
+            help="Also prove, at 1,000 states visited without attack, how far any attack within "
+            "the budget can move the action, and at how many of them the policy's critic expects "
+            "the limit to be kept all the same. Takes seconds, for policies of dense layers: "
+            "Gaussian ones of ours, networks of PyTorch. Nothing is proven of whole episodes.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -179,6 +189,7 @@ def evaluate_command(
             seed=seed,
             cost_limit=cost_limit,
             record=record,
+            certify=certify,
         )
         several = None if multiples is None else BudgetEvaluation.of(prepared, multiples)
         evaluations[str(run)] = several or prepared

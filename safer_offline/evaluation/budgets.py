@@ -24,7 +24,8 @@ from safer_offline.attacks import Attack, EpsilonUnits, Natural, attack_budget
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import UsageError
 from safer_offline.evaluation import statistics
-from safer_offline.evaluation.harness import Evaluation, Trial, prepare
+from safer_offline.evaluation.certificates.words import in_words
+from safer_offline.evaluation.harness import Evaluation, Simulated, Trial, prepare
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.results import EvaluationReport, epsilon_cell
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
@@ -43,6 +44,7 @@ def evaluate_budgets(
     seed: int = 0,
     workers: int | None = None,
     cost_limit: float | None = None,
+    certify: bool = False,
     max_rows: int = 32,
     progress: bool = True,
 ) -> BudgetReport:
@@ -62,6 +64,7 @@ def evaluate_budgets(
         seed: See there.
         workers: See there.
         cost_limit: See there.
+        certify: See there; there is a certificate for each budget.
         max_rows: See there.
         progress: See there.
 
@@ -78,6 +81,7 @@ def evaluate_budgets(
         episodes=episodes,
         seed=seed,
         cost_limit=cost_limit,
+        certify=certify,
     )
     return BudgetEvaluation.of(evaluation, budgets).run(
         workers=workers, max_rows=max_rows, progress=progress
@@ -173,17 +177,21 @@ class BudgetEvaluation:
             adversaries_in=adversaries_in,
             meanwhile=None
             if meanwhile is None
-            else lambda *so_far: meanwhile(self._report(*so_far)),
+            else lambda so_far: meanwhile(self._report(so_far, progress=progress)),
         )
-        return self._report(*found)
+        return self._report(found, progress=progress)
 
-    def _report(self, table: pd.DataFrame, trials: Sequence[Trial]) -> BudgetReport:
+    def _report(self, found: Simulated, *, progress: bool) -> BudgetReport:
+        table, trials, visited = found
         natural = table["attack"] == Natural.name
         reports = {}
         for multiple in sorted({0.0, *self.plan.budgets}):
             episodes = table[natural | (table["multiple"] == multiple)]
             ran = [t for t in trials if t.attack.name == Natural.name or t.multiple == multiple]
-            reports[multiple] = self.evaluation.report(self.plan.at(multiple), episodes, ran)
+            at_budget = Simulated(episodes, ran, visited if multiple > 0 else None)
+            reports[multiple] = self.evaluation.report(
+                self.plan.at(multiple), at_budget, progress=progress
+            )
         return BudgetReport(plan=self.plan, reports=reports)
 
 
@@ -300,7 +308,7 @@ class BudgetReport:
 
     def gate_failures(self) -> list[str]:
         """What must hold and does not, see `gates`; empty if all is in order."""
-        return self.reports[0.0].gate_failures()
+        return [line for report in self.reports.values() for line in report.gate_failures()]
 
     def remarks(self) -> list[str]:
         """What to know of attacks that were searched for, see `EvaluationReport.remarks`."""
@@ -310,6 +318,16 @@ class BudgetReport:
             for multiple, report in self.reports.items()
             for remark in report.remarks()
         ]
+
+    def certified(self) -> list[str]:
+        """The certificates in sentences, see `EvaluationReport.certified`."""
+        unit = " times the budget" if self.by_coordinate else ""
+        certificates = {
+            f"ε = {self.position(multiple):g}{unit}": report.certificate
+            for multiple, report in self.reports.items()
+            if report.certificate is not None
+        }
+        return in_words(certificates, cost_limit=self.plan.cost_limit)
 
     def _positions(self) -> NDArray[np.float64]:
         return np.array([self.position(multiple) for multiple in self.reports])

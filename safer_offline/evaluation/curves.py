@@ -33,6 +33,7 @@ _WORST_CASE = "worst per episode"
 def budget_screen(report: BudgetReport) -> Group:
     """The report for a terminal: return and cost by attack and budget, then what follows."""
     lines = [*conclusions(report), *(f"{remark}." for remark in report.remarks())]
+    lines += report.certified()
     return Group(_table(report), *(Text(line) for line in lines))
 
 
@@ -149,6 +150,11 @@ def budget_json(report: BudgetReport) -> str:
         "largest_safe_epsilon": None if math.isnan(safe) else report.plan.at(safe).epsilon,
         "gate_failures": report.gate_failures(),
         "remarks": report.remarks(),
+        "certificates": [
+            {"multiple": m, **one.certificate.to_json()}
+            for m, one in report.reports.items()
+            if one.certificate is not None
+        ],
         "found": [
             {"multiple": m, "attack": name, **one.attacks[name]}
             for m, one in report.reports.items()

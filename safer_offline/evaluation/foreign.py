@@ -40,11 +40,15 @@ class ForeignPolicy:
         differentiable: Whether `answer` passes gradients on to the observations.
         context: The environment that it acts in.
         fingerprint: Names its contents, where they are known.
+        network: The module that answers, where it is one and nothing else.
 
     Attributes:
         differentiable: As given.
         context: As given.
         fingerprint: As given.
+        network: As given.
+        low: Least action, (da,).
+        high: Largest action, (da,).
     """
 
     critics: tuple[str, ...] = ()
@@ -59,6 +63,7 @@ class ForeignPolicy:
         differentiable: bool,
         context: EnvironmentContext,
         fingerprint: str = "",
+        network: nn.Module | None = None,
     ) -> None:
         observation, action = context.observation_space, context.action_space
         if observation is None or action is None:
@@ -66,11 +71,12 @@ class ForeignPolicy:
         self.differentiable = differentiable
         self.context = context
         self.fingerprint = fingerprint
+        self.network = network
         self.observation_size = observation.size
         self.action_size = action.size
         self._answer = answer
-        self._low = torch.tensor(action.low)
-        self._high = torch.tensor(action.high)
+        self.low = torch.tensor(action.low)
+        self.high = torch.tensor(action.high)
 
     @property
     def observation_std(self) -> Tensor:
@@ -85,7 +91,7 @@ class ForeignPolicy:
     def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Actions of (B, ds), and the same small deviation for all, twice (B, da)."""
         mean = self._actions(observations)
-        half = (self._high - self._low) / 2
+        half = (self.high - self.low) / 2
         deviation = torch.where(torch.isfinite(half), DEVIATION * half, DEVIATION)
         return mean, deviation.expand_as(mean)
 
@@ -106,7 +112,11 @@ class ForeignPolicy:
                 f"{tuple(actions.shape)}, not {wanted}",
                 remedy=f"{self.context.env_id} has actions of size {self.action_size}",
             )
-        return torch.clamp(actions, self._low, self._high)
+        return self.clip(actions)
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """The nearest actions within the bounds."""
+        return torch.clamp(actions, self.low.to(actions), self.high.to(actions))
 
 
 def foreign_policy(
@@ -156,7 +166,11 @@ def foreign_policy_in(
             "with predict(observations), or a function of an observation"
         )
     return ForeignPolicy(
-        answer, differentiable=differentiable, context=context, fingerprint=fingerprint
+        answer,
+        differentiable=differentiable,
+        context=context,
+        fingerprint=fingerprint,
+        network=policy if isinstance(policy, nn.Module) else None,
     )
 
 

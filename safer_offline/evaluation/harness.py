@@ -33,6 +33,7 @@ from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import DataError, UsageError
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal
 from safer_offline.evaluation.adversaries.rehearse import rehearsal_work, rehearse
+from safer_offline.evaluation.certificates.certificate import certify as certify_actions
 from safer_offline.evaluation.foreign import foreign_policy
 from safer_offline.evaluation.paths import (
     EpisodePath,
@@ -69,6 +70,7 @@ def evaluate(
     workers: int | None = None,
     cost_limit: float | None = None,
     record: bool = False,
+    certify: bool = False,
     max_rows: int = 32,
     progress: bool = True,
 ) -> EvaluationReport:
@@ -96,6 +98,7 @@ def evaluate(
         cost_limit: Largest allowed episode cost; None takes the policy's own.
         record: Keep the steps of the worst and the median episode under the worst attack, and of
             the same ones without attack: `EvaluationReport.paths`.
+        certify: Also bound what any attack can do to single actions, see `certificates.certify`.
         max_rows: Most simulators alive at once.
         progress: Show a progress bar if standard error is a terminal.
 
@@ -116,6 +119,7 @@ def evaluate(
         seed=seed,
         cost_limit=cost_limit,
         record=record,
+        certify=certify,
     )
     return evaluation.run(workers=workers, max_rows=max_rows, progress=progress)
 
@@ -132,6 +136,7 @@ def prepare(
     seed: int = 0,
     cost_limit: float | None = None,
     record: bool = False,
+    certify: bool = False,
 ) -> Evaluation:
     """Everything of `evaluate` before the first episode: see there for arguments and errors."""
     if episodes < 1:
@@ -162,6 +167,7 @@ def prepare(
         seed=seed,
         cost_limit=cost_limit,
         attacks={attack.name: attack_settings(attack) for attack in chosen},
+        certify=certify,
     )
     return Evaluation(
         plan=plan, policy=victim, source=source, attacks=chosen, budget=budget, record=record
@@ -213,7 +219,18 @@ class Trial(NamedTuple):
         return self.attack
 
 
-SoFar = Callable[[pd.DataFrame, list[Trial]], object]
+class Simulated(NamedTuple):
+    """What happened in the episodes of a plan."""
+
+    episodes: pd.DataFrame
+    """What `Rollouts.run` tells of each, by multiples, attacks and episodes."""
+    trials: list[Trial]
+    """With what their attacks learned of their victim."""
+    visited: Tensor | None = None
+    """What the policy saw without attack, (N, ds); None if nothing is to be certified, or yet."""
+
+
+SoFar = Callable[[Simulated], object]
 """Gets what `Evaluation.simulate` would return if it ended here."""
 
 
@@ -267,8 +284,8 @@ class Evaluation:
             meanwhile: Gets the report of all other attacks before the first of these is searched.
         """
 
-        def report(table: pd.DataFrame, trials: list[Trial]) -> EvaluationReport:
-            return self.report(self.plan, table, trials)
+        def report(found: Simulated) -> EvaluationReport:
+            return self.report(self.plan, found, progress=progress)
 
         found = self.simulate(
             self.trials,
@@ -277,15 +294,15 @@ class Evaluation:
             progress=progress,
             keep_in=keep_in,
             adversaries_in=adversaries_in,
-            meanwhile=None if meanwhile is None else lambda *so_far: meanwhile(report(*so_far)),
+            meanwhile=None if meanwhile is None else lambda so_far: meanwhile(report(so_far)),
         )
-        whole = report(*found)
+        whole = report(found)
         if not self.record:
             return whole
         return replace(
             whole,
             paths=self._paths(
-                whole, found[1], workers=workers, max_rows=max_rows, progress=progress
+                whole, found.trials, workers=workers, max_rows=max_rows, progress=progress
             ),
         )
 
@@ -331,7 +348,7 @@ class Evaluation:
         keep_in: Path | None,
         adversaries_in: Path | None,
         meanwhile: SoFar | None,
-    ) -> tuple[pd.DataFrame, list[Trial]]:
+    ) -> Simulated:
         """Run the episodes of the plan in each of some trials.
 
         Args:
@@ -342,15 +359,11 @@ class Evaluation:
             keep_in: See there.
             adversaries_in: See there.
             meanwhile: See there.
-
-        Returns:
-            What `Rollouts.run` tells of each episode, by multiples, attacks and episodes; and the
-            trials with what their attacks learned of their victim.
         """
         if max_rows < 1:
             raise UsageError(f"max_rows must be at least 1, not {max_rows}")
         plan, policy = self.plan, self.policy
-        fitting = any(attack.needs_fit for attack in self.attacks)
+        fitting = plan.certify or any(attack.needs_fit for attack in self.attacks)
         horizon = plan.context.max_episode_steps or 0
         total: float = horizon * (len(trials) * plan.episodes + fitting * FIT_EPISODES)
         total += sum(
@@ -368,12 +381,13 @@ class Evaluation:
                 bar=bar,
             ) as rollouts,
         ):
+            visited = None
             if fitting:
                 recorder = _Recorder()
                 seeds = _episode_seeds(plan.seed, FIT_EPISODES, domain=_FIT)
                 rollouts.run([Job(recorder, range(FIT_EPISODES), seeds, self.budget)])
-                seen = torch.cat(recorder.seen)
-                fitted = {a.name: a.fit(policy, seen) for a in self.attacks if a.needs_fit}
+                visited = torch.cat(recorder.seen)
+                fitted = {a.name: a.fit(policy, visited) for a in self.attacks if a.needs_fit}
                 trials = [t._replace(attack=fitted.get(t.attack.name, t.attack)) for t in trials]
             seeds = _episode_seeds(plan.seed, plan.episodes, domain=_EVALUATE)
             # Each attack that must be found has waves of its own, behind those of all others.
@@ -393,7 +407,7 @@ class Evaluation:
                     found = group
                     if group[0].needs_rehearsal:
                         if meanwhile is not None and ran:
-                            meanwhile(self._sorted(done.tables[:begun]), ran)
+                            meanwhile(Simulated(self._sorted(done.tables[:begun]), ran))
                         meanwhile = None
                         rollouts.close()  # its simulators would only take memory
                         rehearsal = self._rehearsal(
@@ -410,7 +424,7 @@ class Evaluation:
                             done.add(rollouts.run(wave))
                     begun += size
                     ran += found
-            return self._sorted(done.tables), ran
+            return Simulated(self._sorted(done.tables), ran, visited if plan.certify else None)
 
     def _rehearsal(
         self, budget: Tensor, bar: ProgressBar, *, workers: int | None, folder: Path | None
@@ -441,16 +455,15 @@ class Evaluation:
         table = table.sort_values(["multiple", "attack", "episode"], ignore_index=True)
         return table.astype({"attack": str})
 
-    def report(
-        self, plan: EvaluationPlan, episodes: pd.DataFrame, trials: Sequence[Trial]
-    ) -> EvaluationReport:
+    def report(self, plan: EvaluationPlan, found: Simulated, *, progress: bool) -> EvaluationReport:
         """What was found with one budget, with what is known of the policy.
 
         Args:
             plan: Of these episodes.
-            episodes: What `simulate` tells of them.
-            trials: Likewise, one for each attack.
+            found: What `simulate` tells of them, with one trial for each attack.
+            progress: See `run`.
         """
+        episodes, trials, visited = found
         carried = self.policy.context
         ran = {trial.attack.name: trial for trial in trials}
         asked = [attack for attack in self.attacks if attack.name in ran]
@@ -466,6 +479,19 @@ class Evaluation:
                 attack.name
                 for attack in asked
                 if attack.needs_rehearsal and ran[attack.name].budget.any()
+            ),
+            certificate=None
+            if visited is None
+            else certify_actions(
+                self.policy,
+                visited,
+                budget=attack_budget(
+                    plan.epsilon, self.policy.observation_std, units=plan.epsilon_units
+                ),
+                cost_limit=plan.cost_limit,
+                horizon=plan.context.max_episode_steps,
+                seed=plan.seed,
+                progress=progress,
             ),
         )
 

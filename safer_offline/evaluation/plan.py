@@ -27,6 +27,7 @@ class EvaluationPlan:
         seed: Of episodes and attacks.
         cost_limit: Largest allowed episode cost, or None.
         attacks: Settings of each attack by its name, in order, before any was fitted.
+        certify: Whether actions are certified, too.
         budgets: Multiples of epsilon to meet one after the other, ascending; empty means epsilon
             alone.
     """
@@ -39,6 +40,7 @@ class EvaluationPlan:
     seed: int
     cost_limit: float | None
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    certify: bool = False
     budgets: tuple[float, ...] = ()
 
     def at(self, multiple: float) -> EvaluationPlan:
@@ -61,6 +63,8 @@ class EvaluationPlan:
         }
         if self.budgets:
             document["budgets"] = self.budgets
+        if self.certify:
+            document["certify"] = True
         # Attacks of the user's own may hold settings that JSON does not know.
         plain: dict[str, Any] = json.loads(json.dumps(document, default=str))
         return plain

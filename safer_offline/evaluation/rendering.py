@@ -95,6 +95,7 @@ def report_json(report: EvaluationReport) -> str:
         "worst_case": report.worst_case(),
         "gate_failures": report.gate_failures(),
         "remarks": report.remarks(),
+        "certificate": None if report.certificate is None else report.certificate.to_json(),
         "episodes": report.episodes.to_dict("records"),
     }
     return as_text(document)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from safer_offline.attacks import EpsilonUnits, Natural
 from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
+from safer_offline.evaluation.certificates.certificate import Certificate
+from safer_offline.evaluation.certificates.words import in_words
 from safer_offline.evaluation.gates import zero_budget_is_natural
 from safer_offline.evaluation.paths import EpisodePath
 from safer_offline.evaluation.plan import EvaluationPlan
@@ -46,6 +48,7 @@ class EvaluationReport:
         episodes: Table of all episodes under all attacks, see `Rollouts.run`.
         searched: Those attacks that were found in whole episodes.
         paths: Steps of some episodes, where they were to be recorded.
+        certificate: What is certain of single actions, if that was asked for.
     """
 
     plan: EvaluationPlan
@@ -56,6 +59,7 @@ class EvaluationReport:
     episodes: pd.DataFrame = field(repr=False)
     searched: tuple[str, ...] = ()
     paths: tuple[EpisodePath, ...] = field(default=(), repr=False)
+    certificate: Certificate | None = None
 
     @property
     def env_id(self) -> str:
@@ -136,7 +140,8 @@ class EvaluationReport:
 
     def gate_failures(self) -> list[str]:
         """What must hold and does not, see `gates`; empty if all is in order."""
-        return [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+        failures = [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+        return [*failures, *(self.certificate.failures if self.certificate else ())]
 
     def remarks(self) -> list[str]:
         """What to know of attacks that were searched for in whole episodes; see `remarks`."""
@@ -144,6 +149,12 @@ class EvaluationReport:
             unfinished_learning(name, self.attacks[name].get("curve", ())) for name in self.searched
         ]
         return [*weaker_than_others(self.episodes, self.searched), *filter(None, learning)]
+
+    def certified(self) -> list[str]:
+        """The certificate in sentences; empty if none was asked for."""
+        if self.certificate is None:
+            return []
+        return in_words({"": self.certificate}, cost_limit=self.cost_limit)
 
     def of_attack(self, name: str) -> pd.DataFrame:
         """The episodes under one attack, in order."""

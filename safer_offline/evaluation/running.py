@@ -66,6 +66,8 @@ def run_each(
         say(f"{number} of {len(evaluations)}: {run}, {_in_short(found[run])}; results in {folder}")
         for remark in found[run].remarks():
             say(f"{remark}.")
+        for sentence in found[run].certified():
+            say(sentence)
     method_of = {run: method for method, several in methods.items() for run in several}
     runs = {
         run: RunOfMethod(method_of[run], evaluation.plan, folders[run])

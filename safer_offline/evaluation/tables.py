@@ -68,6 +68,9 @@ def _caption(report: EvaluationReport) -> str:
     if report.differences:
         lines.append(report.differences)
     lines += report.remarks()
+    if certified := report.certified():
+        # A line apart, so that what is measured and what is certain are not taken for each other.
+        lines += ["", *certified]
     return "\n".join(lines)
 
 

@@ -311,7 +311,7 @@ def test_command_passes_on_what_it_was_told(command, tmp_path):
         tmp_path, "--env", "car-circle", "--attacks", "mc,mr", "--attack-set", "mr.steps=2",
         "--epsilon", "0.1,0.2",
         "--epsilon-units", "std", "--episodes", 3, "--seed", 7, "--workers", 0,
-        "--cost-limit", 5, "--out", tmp_path / "out",
+        "--cost-limit", 5, "--certify", "--out", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert callable(asked.pop("meanwhile"))
@@ -320,7 +320,8 @@ def test_command_passes_on_what_it_was_told(command, tmp_path):
         "attacks": "mc,mr", "attack_set": ["mr.steps=2"],
         "epsilon": (0.1, 0.2), "epsilon_units": "std",
         "episodes": 3, "seed": 7, "workers": 0, "cost_limit": 5.0, "record": False,
-        "keep_in": tmp_path / "out", "adversaries_in": tmp_path / "out" / "adversaries",
+        "certify": True, "keep_in": tmp_path / "out",
+        "adversaries_in": tmp_path / "out" / "adversaries",
     }  # fmt: skip
     assert (tmp_path / "out" / "evaluation.csv").exists()
     assert "worst per episode" in result.stdout
