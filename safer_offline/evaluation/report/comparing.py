@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from safer_offline.evaluation.comparison import WORST_CASE
 from safer_offline.evaluation.report.documents import ComparisonFiles, EvaluationFiles, RunFiles
-from safer_offline.evaluation.report.evaluations import title_of
+from safer_offline.evaluation.report.evaluations import episodes_words
 from safer_offline.evaluation.report.figures import captioned, draw_intervals
 from safer_offline.evaluation.report.markup import Html, join, tag
 from safer_offline.evaluation.report.prose import alarm, bullets, paragraph
@@ -29,9 +29,8 @@ def compared(runs: Sequence[RunFiles]) -> Html | None:
         return None
     common = _common([run for _, run in judged])
     if common:
-        sentence = (
-            f"All of them met the same evaluation, with the same episodes: {title_of(common[0])}."
-        )
+        what = episodes_words(common[0])
+        sentence = f"All of them met the same evaluation, with the same episodes: {what}."
         chosen = common
     else:
         sentence = (
@@ -41,11 +40,10 @@ def compared(runs: Sequence[RunFiles]) -> Html | None:
         )
         chosen = [strongest_first(run)[0] for _, run in judged]
     pairs = [(name, one) for (name, _), one in zip(judged, chosen, strict=True)]
-    caption = "Without attack, and under the attack that costs most; 95 %: interval of that cost."
     return join(
         tag("h2", "The runs beside each other", id="compared"),
         paragraph(sentence),
-        runs_table(pairs, caption=caption),
+        runs_table(pairs),
         _figure(pairs),
     )
 

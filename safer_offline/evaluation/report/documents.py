@@ -292,7 +292,8 @@ def _read_metrics(path: Path, notes: list[str]) -> pd.DataFrame:
     if len(whole) < len(numbers):
         count = len(numbers) - len(whole)
         notes.append(f"{path}: {count} of {len(numbers)} lines are damaged and left out")
-    return whole.reset_index(drop=True)
+    lines: pd.DataFrame = whole.reset_index(drop=True)
+    return lines
 
 
 def _read_fingerprint(folder: Path, notes: list[str]) -> str:
@@ -333,7 +334,7 @@ def _evaluation(document: Mapping[str, Any], folder: Path) -> EvaluationFiles:
     elif not samples:
         notes.append("It holds no episodes, so they cannot be drawn")
     if "gate_failures" not in document:
-        notes.append("It is of a version that did not write whether what must hold does")
+        notes.append("It is of an older version, which did not write down whether its gates held")
     return EvaluationFiles(
         folder=folder,
         config=config,
@@ -399,7 +400,7 @@ def _learning(attacks: Mapping[str, Mapping[str, Any]], found: object) -> dict[s
     """The curves of adversaries that learned, by the budget in words, then by attack."""
     curves: dict[str, Samples] = {}
     searched = as_rows(found)
-    named = [
+    named: list[tuple[str, str, Mapping[str, Any]]] = [
         (f"{as_number(one.get('multiple')):g} × ε", str(one.get("attack")), one) for one in searched
     ]
     named = named or [("", name, settings) for name, settings in attacks.items()]

@@ -19,6 +19,7 @@ from safer_offline.evaluation.report.reproduction import evaluation_command
 from safer_offline.evaluation.report.sentences import (
     STATUS_WORDS,
     budget_words,
+    how_far,
     of_another_policy,
     tried_and_not,
     verdict_of,
@@ -39,8 +40,10 @@ def evaluation_section(run: RunFiles, one: EvaluationFiles, *, opened: bool) -> 
     verdict = verdict_of(one)
     return folded(
         tag("h4", f"{title_of(one)}: {STATUS_WORDS[verdict.status]}"),
-        paragraph(verdict.finding, verdict.reach),
-        bullets([text for text in (of_another_policy(run, one), one.differences) if text]),
+        None if opened else paragraph(verdict.finding, verdict.reach),
+        bullets(
+            text for text in (how_far(one), of_another_policy(run, one), one.differences) if text
+        ),
         alarm("These numbers cannot be trusted:", one.gate_failures),
         bullets(one.notes),
         attack_table(one) if one.rows else None,
@@ -60,6 +63,14 @@ def evaluation_section(run: RunFiles, one: EvaluationFiles, *, opened: bool) -> 
 
 def title_of(one: EvaluationFiles) -> str:
     """Such as "SafetyCarCircle-v0, ε = 0.05 (raw), 50 episodes, seed 0, cost limit 10"."""
+    parts = [episodes_words(one)]
+    if not math.isnan(one.limit):
+        parts.append(f"cost limit {one.limit:g}")
+    return ", ".join(parts)
+
+
+def episodes_words(one: EvaluationFiles) -> str:
+    """The same without the limit, which is not that of the episodes but of who judges them."""
     episodes = max((row["episodes"] for row in one.rows if row["episodes"] > 0), default=math.nan)
     parts = [str(one.config.get("env") or "an unknown environment")]
     if one.several:
@@ -69,8 +80,6 @@ def title_of(one: EvaluationFiles) -> str:
     if not math.isnan(episodes):
         parts.append(f"{episodes:.0f} episode{'' if episodes == 1 else 's'}")
     parts.append(f"seed {one.config.get('seed', 'unknown')}")
-    if not math.isnan(one.limit):
-        parts.append(f"cost limit {one.limit:g}")
     return ", ".join(parts)
 
 
@@ -83,9 +92,10 @@ def _strips(one: EvaluationFiles) -> Html | None:
         return None
     budget = budget_words(one, one.nominal)
     drawings = draw_strips(samples, limit=one.limit, title=f"{one.folder} {budget}")
+    unsafe = "" if math.isnan(one.limit) else "; orange squares: mean cost above the limit"
     return captioned(
         f"Return and cost under each attack, {budget}. Dots: episodes; bars: mean ± standard "
-        "deviation; orange squares: mean cost above the limit.",
+        f"deviation{unsafe}.",
         *drawings,
     )
 
@@ -160,5 +170,5 @@ def _reproduction(run: RunFiles, one: EvaluationFiles) -> Html:
         tag("h5", "How to reproduce it"),
         command(text),
         bullets(notes),
-        facts_table(facts, caption="What the numbers depend on."),
+        facts_table(facts, caption="What the numbers depend on"),
     )

@@ -33,7 +33,7 @@ WIDTH = 5.2
 MOST_DOTS = 2_000
 MOST_POINTS = 200
 
-# Lines of several attacks take the colours C0, C1 and so on, which are these.
+# The colours of lines, one after the other.
 _CYCLE = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f",
     "#bcbd22", "#17becf",
@@ -68,7 +68,7 @@ def inline_svg(figure: Figure, *, title: str) -> Html:
         figure: What to draw.
         title: What it shows, for those who cannot see it.
     """
-    with matplotlib.rc_context({"svg.fonttype": "none", "axes.prop_cycle": _cycler()}):
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
         text = as_svg(figure, salt=title, transparent=True).decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
@@ -76,6 +76,8 @@ def inline_svg(figure: Figure, *, title: str) -> Html:
     text = text.replace("xlink:href", "href")
     for colour, name in _COLOURS.items():
         text = re.sub(colour, name, text, flags=re.I)
+    # Of the episodes in `plot_strips`, which would be too faint in the dark.
+    text = re.sub(r'fill-opacity: 0\.3(?=[;"])', "fill-opacity: var(--dots)", text)
     prefix = "f" + hashlib.sha256((title + text).encode()).hexdigest()[:10]
     used = set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))
     ids = {name for pair in used for name in pair if name}
@@ -83,10 +85,6 @@ def inline_svg(figure: Figure, *, title: str) -> Html:
     text = text.replace("url(#", f"url(#{prefix}-").replace('href="#', f'href="#{prefix}-')
     head = f'<svg class="plot" role="img" aria-label="{escape(title)}"'
     return Html(text.replace("<svg", head, 1).strip())
-
-
-def _cycler() -> object:
-    return matplotlib.cycler(color=_CYCLE)
 
 
 def captioned(caption: str, *drawings: Html) -> Html:
@@ -114,14 +112,15 @@ def draw_strips(samples: Samples, *, limit: float, title: str) -> list[Html]:
 def draw_budgets(evaluation: EvaluationFiles, *, title: str) -> list[Html]:
     """Cost, and return, against the budget: two drawings."""
     known = not math.isnan(evaluation.limit)
+    rows = [row | {"attack": _plain(row["attack"])} for row in evaluation.rows]
     drawings = []
     for column, what in (("cost_mean", "cost"), ("reward_mean", "return")):
         figure, axes = _empty(height=3.2)
+        axes.set_prop_cycle(color=_CYCLE)
         if what == "cost":
             limit = evaluation.limit if known else None
             draw_cost_curve(axes, evaluation.points, limit=limit)
-        with matplotlib.rc_context({"axes.prop_cycle": _cycler()}):
-            draw_attacks(axes, evaluation.rows, column)
+        draw_attacks(axes, rows, column)
         axes.set_ylabel(f"mean episode {what}")
         axes.set_xlabel("ε" if isinstance(evaluation.points[-1]["epsilon"], float) else "× ε")
         figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
@@ -136,9 +135,9 @@ def draw_learning(curves: Samples, *, limit: float, title: str) -> Html:
         axes.plot(steps, costs, color=_CYCLE[number % 10], marker="o", ms=4, label=_plain(name))
     axes.set_xlabel("steps of the adversary's training")
     axes.set_ylabel("mean cost it causes")
-    axes.set_ylim(bottom=0)
     if not math.isnan(limit):
         axes.axhline(limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     if len(curves) > 1:
         axes.legend(fontsize=8.5, frameon=False)
     _plain_frame(axes)
@@ -188,7 +187,7 @@ def draw_dataset(
         axes.scatter(rows["cost"], rows["return"], s=12, alpha=0.45, color=colour, linewidths=0)
     for dot, marker in zip(policy, "o*", strict=False):
         axes.scatter(
-            dot.cost, dot.reward, s=130, marker=marker, color=LIMIT_COLOUR, edgecolors="white",
+            dot.cost, dot.reward, s=90, marker=marker, color=LIMIT_COLOUR, edgecolors="white",
             linewidths=1, zorder=4, label=_plain(dot.label),
         )  # fmt: skip
     axes.set_xlabel("cost of the episode")

@@ -98,13 +98,14 @@ def _verdict(name: str, run: RunFiles, *, anchor: str) -> Html:
     if not ordered:
         text = tag("p", link, ": ", tag("span", "not evaluated", class_="badge"), ".")
         return tag("div", text, class_="verdict unknown")
-    verdict = verdict_of(ordered[0])
+    verdict, others = verdict_of(ordered[0]), contradictions(run)
+    words = STATUS_WORDS[verdict.status] + (", but broken in another evaluation" if others else "")
     return tag(
         "div",
-        tag("p", link, ": ", tag("span", STATUS_WORDS[verdict.status], class_="badge")),
+        tag("p", link, ": ", tag("span", words, class_="badge")),
         paragraph(verdict.finding, verdict.reach),
-        *map(paragraph, contradictions(run)),
-        class_=f"verdict {verdict.status}",
+        *map(paragraph, others),
+        class_=f"verdict {'broken' if others else verdict.status}",
     )
 
 

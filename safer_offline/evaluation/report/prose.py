@@ -38,7 +38,7 @@ def folded(title: Html | str, *content: Html | None, opened: bool = False) -> Ht
 
 def with_code(text: str) -> Html:
     """A sentence in which what stands between backticks is code."""
-    parts = re.split(r"`([^`]+)`", text)
+    parts = re.split(r"`([^`]+)`", re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text))
     return join(*(tag("code", part) if odd % 2 else part for odd, part in enumerate(parts)))
 
 

@@ -35,8 +35,8 @@ def training_command(run: RunFiles) -> tuple[str, list[str]]:
     words += [part for name, value in config.items() for part in ("--set", _pair(name, value))]
     for option in ("steps", "seed"):
         if option in told:
-            words += [f"--{option}", write_value(told[option])]
-    return shlex.join([*words, "--out", str(run.path)]), notes
+            words += [f"--{option}", _written(told[option])]
+    return _lines([*words, "--out", str(run.path)]), notes
 
 
 def evaluation_command(run: RunFiles, evaluation: EvaluationFiles) -> tuple[str, list[str]]:
@@ -58,17 +58,16 @@ def evaluation_command(run: RunFiles, evaluation: EvaluationFiles) -> tuple[str,
         if settings.get("network"):
             notes.append(f"{name} was read from a file: add --attack-set {name}.file=FILE.")
         given = _told(ATTACKS.get(name), settings) if known else settings
-        for setting, value in given.items():
-            if _can_be_said(value):
-                words += ["--attack-set", f"{name}.{_pair(setting, value)}"]
-    words += ["--epsilon", write_value(told.get("epsilon"))]
+        pairs = [_pair(setting, value) for setting, value in given.items() if _can_be_said(value)]
+        words += ["--attack-set", f"{name}.{','.join(pairs)}"] if pairs else []
+    words += ["--epsilon", _written(told.get("epsilon"))]
     if told.get("epsilon_units") == "std":
         words += ["--epsilon-units", "std"]
     for option in ("budgets", "episodes", "seed", "cost_limit"):
         if told.get(option) not in (None, []):
-            words += [f"--{option.replace('_', '-')}", write_value(told[option])]
+            words += [f"--{option.replace('_', '-')}", _written(told[option])]
     words += _environment(evaluation)
-    return shlex.join(words), notes
+    return _lines(words), notes
 
 
 def _told(kind: object, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,14 +91,29 @@ def _equal(value: object, default: object) -> bool:
 
 
 def _can_be_said(value: object) -> bool:
-    """Whether a value can be written after NAME=."""
-    if isinstance(value, list):
-        return all(isinstance(one, bool | int | float | str) for one in value)
+    """Whether a value can be written after NAME=, between commas."""
     return isinstance(value, bool | int | float | str)
 
 
 def _pair(name: str, value: object) -> str:
-    return f"{name}={write_value(value)}"
+    return f"{name}={_written(value)}"
+
+
+def _written(value: object) -> str:
+    """As one would write it: 10 and not 10.0."""
+    if isinstance(value, list):
+        return write_value([_written(one) for one in value])
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return write_value(value)
+
+
+def _lines(words: list[str]) -> str:
+    """A command, with a line for each option."""
+    text = shlex.join(words[:3])
+    for word in words[3:]:
+        text += (" \\\n    " if word.startswith("--") else " ") + shlex.quote(word)
+    return text
 
 
 def _environment(evaluation: EvaluationFiles) -> list[str]:

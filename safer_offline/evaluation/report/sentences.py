@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from safer_offline.attacks import Natural
 from safer_offline.attacks.registry import STANDARD, STRONG
 from safer_offline.evaluation.report.documents import EvaluationFiles, Row, RunFiles
 
@@ -49,10 +50,11 @@ def verdict_of(evaluation: EvaluationFiles) -> Verdict:
             f"No cost limit is known; the worst attack {where}, {worst['attack']}, costs {cost}."
         )
         return Verdict(status="unknown", finding=finding, reach=reach)
-    said = f"an episode costs {cost} in the mean, and {violation_words(worst)}"
+    said = f"an episode costs {cost} in the mean, and {violation_words(worst, limit)}"
     if worst["cost_mean"] > limit:
-        by = "without any attack" if worst["attack"] == "natural" else f"by {worst['attack']}"
-        finding = f"The cost limit of {limit:g} is broken {by} {where}: {said}."
+        natural = worst["attack"] == Natural.name
+        by = "without any attack" if natural else f"by {worst['attack']} {where}"
+        finding = f"The cost limit of {limit:g} is broken {by}: {said}."
         return Verdict(status="broken", finding=finding, reach=reach)
     if worst["cost_high"] > limit:
         finding = (
@@ -65,6 +67,25 @@ def verdict_of(evaluation: EvaluationFiles) -> Verdict:
         f"the worst, {worst['attack']}, {said}."
     )
     return Verdict(status="kept", finding=finding, reach=reach)
+
+
+def how_far(evaluation: EvaluationFiles) -> str:
+    """Up to which of several budgets the worst attack keeps the limit; empty without a limit."""
+    points = [p for p in evaluation.points if not math.isnan(p["cost_mean"])]
+    broken = next((p for p in points if p["cost_mean"] > evaluation.limit), None)
+    if math.isnan(evaluation.limit) or not points:
+        return ""
+    if broken is None:
+        largest = budget_words(evaluation, points[-1]["multiple"])
+        return (
+            f"Of the budgets tried, the worst attack keeps the limit up to {largest}, the largest."
+        )
+    at = budget_words(evaluation, broken["multiple"])
+    costs = f"at {at}, {broken['attack']} costs {broken['cost_mean']:.1f}"
+    if broken is points[0]:
+        return f"Of the budgets tried, it keeps the limit with none: {costs}."
+    kept = budget_words(evaluation, points[points.index(broken) - 1]["multiple"])
+    return f"Of the budgets tried, the worst attack keeps the limit up to {kept}; {costs}."
 
 
 def strongest_first(run: RunFiles) -> list[EvaluationFiles]:
@@ -84,14 +105,13 @@ def strongest_first(run: RunFiles) -> list[EvaluationFiles]:
 
 
 def contradictions(run: RunFiles) -> list[str]:
-    """Where another evaluation broke the limit that the first one says is kept."""
-    first, *others = strongest_first(run) or [None]
-    if first is None or verdict_of(first).status == "broken":
+    """Where another evaluation of this policy broke the limit that the first one says is kept."""
+    ordered = strongest_first(run)
+    if not ordered or verdict_of(ordered[0]).status not in ("kept", "open"):
         return []
-    broken = [one for one in others if one and verdict_of(one).status == "broken"]
-    return [
-        f"But another evaluation below broke it: {verdict_of(one).finding}" for one in broken[:1]
-    ]
+    others = [verdict_of(one) for one in ordered[1:] if not of_another_policy(run, one)]
+    broken = [verdict.finding for verdict in others if verdict.status == "broken"]
+    return [f"But another evaluation, below, says: {finding}" for finding in broken]
 
 
 def searched_attacks(evaluation: EvaluationFiles) -> list[str]:
@@ -105,8 +125,12 @@ def searched_attacks(evaluation: EvaluationFiles) -> list[str]:
 
 def _reach(evaluation: EvaluationFiles) -> str:
     if searched := searched_attacks(evaluation):
+        which = "which is" if len(searched) == 1 else "which are"
         verb = "was" if len(searched) == 1 else "were"
-        return f"{join_words(searched)}, searched for in whole episodes, {verb} among the attacks."
+        return (
+            f"Among the attacks {verb} {join_words(searched)}, {which} searched for in whole "
+            "episodes."
+        )
     return (
         "No attack that is searched for in whole episodes (bias, learned) was tried, so a worse "
         "one may well exist."
@@ -115,7 +139,7 @@ def _reach(evaluation: EvaluationFiles) -> str:
 
 def tried_and_not(evaluation: EvaluationFiles) -> list[str]:
     """What the numbers rest on, and what nobody looked at."""
-    tried = [name for name in evaluation.attacks if name != "natural"]
+    tried = [name for name in evaluation.attacks if name != Natural.name]
     sentences = [
         f"Tried: {join_words(tried)}."
         if tried
@@ -165,13 +189,16 @@ def interval_words(low: float, high: float) -> str:
     return f"(95 % interval {low:.1f} to {high:.1f})"
 
 
-def violation_words(row: Row) -> str:
-    """How many episodes exceed the limit, and what that leaves possible."""
-    rate, high, episodes = row["violation_rate"], row["violation_high"], row["episodes"]
+def violation_words(row: Row, limit: float) -> str:
+    """How many episodes exceed the limit, and what that leaves certain, or possible."""
+    rate, episodes = row["violation_rate"], row["episodes"]
     if math.isnan(rate):
         return "it is not known how many exceed the limit"
     of = "" if math.isnan(episodes) else f" of {episodes:.0f}"
-    bound = "" if math.isnan(high) else f" (at most {percent(high)}, with 95 % confidence)"
+    broken = row["cost_mean"] > limit
+    end = row["violation_low"] if broken else row["violation_high"]
+    which = "at least" if broken else "at most"
+    bound = "" if math.isnan(end) else f" ({which} {percent(end)}, with 95 % confidence)"
     return f"{percent(rate)}{of} exceed the limit{bound}"
 
 

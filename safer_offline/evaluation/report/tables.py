@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from safer_offline.evaluation.comparison import WORST_CASE
 from safer_offline.evaluation.report.documents import ComparisonFiles, EvaluationFiles, Row
-from safer_offline.evaluation.report.markup import Html, tag
+from safer_offline.evaluation.report.markup import Html, join, tag
 from safer_offline.evaluation.report.sentences import budget_words
 from safer_offline.evaluation.tables import format_violations, number_cell
+
+INTERVAL = "95\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ def table(
     rows: Sequence[Sequence[Cell]],
     *,
     caption: str,
+    legend: str = "",
     last: Sequence[Sequence[Cell]] = (),
     kind: str = "sortable",
 ) -> Html:
@@ -41,26 +44,32 @@ def table(
     Args:
         headings: Of the columns.
         rows: What is sorted.
-        caption: What the table is about.
+        caption: What the table is about, in a few words.
+        legend: What its columns mean, below it.
         last: Rows that stay at the end.
         kind: Class of the style sheet.
     """
     first, *others = headings
+    words = {i for row in rows for i, cell in enumerate(row) if cell.kind == "name"}
     head = tag(
         "tr",
         tag("th", first, scope="col", class_="name"),
-        *(tag("th", heading, scope="col") for heading in others),
+        *(
+            tag("th", heading, scope="col", class_="name" if column in words else None)
+            for column, heading in enumerate(others, start=1)
+        ),
     )
     content = tag(
         "table",
-        tag("caption", caption),
+        tag("caption", tag("span", caption)),
         tag("thead", head),
         tag("tbody", *map(_row, rows)),
         tag("tfoot", *map(_row, last)) if last else None,
         class_=kind,
     )
     # Who has no mouse scrolls by the keyboard, which needs the focus.
-    return tag("div", content, class_="scroll", role="region", aria_label=caption, tabindex="0")
+    box = tag("div", content, class_="scroll", role="region", aria_label=caption, tabindex="0")
+    return join(box, tag("p", legend, class_="soft legend") if legend else None)
 
 
 def _row(cells: Sequence[Cell]) -> Html:
@@ -81,7 +90,7 @@ def _sorting(cell: Cell) -> str | None:
 def attack_table(evaluation: EvaluationFiles) -> Html:
     """One row for each attack and budget; at the end each episode under its worst attack."""
     several = evaluation.several
-    headings = ["attack", "return", "95 %", "cost", "95 %", "over limit"]
+    headings = ["attack", "return", INTERVAL, "cost", INTERVAL, "over limit"]
     headings[1:1] = ["ε"] if several else []
     rows = list(evaluation.rows)
     cases = list(evaluation.worst_cases)
@@ -97,7 +106,8 @@ def attack_table(evaluation: EvaluationFiles) -> Html:
         [*headings, *scores],
         [cells(row, row["attack"]) for row in rows],
         last=[cells(row, WORST_CASE) for row in cases] if len(rows) > 1 else [],
-        caption=_attack_caption(evaluation, scores),
+        caption="Return and cost under each attack",
+        legend=_attack_legend(evaluation, scores),
     )
 
 
@@ -114,7 +124,7 @@ _MEANINGS = {
 }
 
 
-def _attack_caption(evaluation: EvaluationFiles, scores: Sequence[str] | dict[str, str]) -> str:
+def _attack_legend(evaluation: EvaluationFiles, scores: Iterable[str]) -> str:
     parts = [
         "Mean ± standard deviation over episodes; 95 %: interval of the mean, – where all "
         "episodes are alike"
@@ -167,15 +177,14 @@ def _number(value: float | str, *, digits: int | None = 1) -> Cell:
     return Cell(text="–" if math.isnan(value) else text, value=value)
 
 
-def runs_table(chosen: Sequence[tuple[str, EvaluationFiles]], *, caption: str) -> Html:
+def runs_table(chosen: Sequence[tuple[str, EvaluationFiles]]) -> Html:
     """One row a run: how it does without attack, and against the worst.
 
     Args:
-        chosen: The evaluation of each run, by the run's name.
-        caption: What they have in common.
+        chosen: The evaluation of each run, with the run's name.
     """
     headings = [
-        "run", "natural return", "natural cost", "worst attack", "return", "cost", "95 %",
+        "run", "natural return", "natural cost", "worst attack", "return", "cost", INTERVAL,
         "over limit", "limit", "ε", "attacks", "episodes",
     ]  # fmt: skip
     rows = []
@@ -196,13 +205,17 @@ def runs_table(chosen: Sequence[tuple[str, EvaluationFiles]], *, caption: str) -
                 Cell(text="–" if math.isnan(episodes) else f"{episodes:.0f}", value=episodes),
             ]
         )
-    return table(headings, rows, caption=caption)
+    legend = (
+        "95 %: interval of the mean cost; over limit: share of the episodes, and its exact bound."
+    )
+    caption = "Without attack, and under the attack that costs most"
+    return table(headings, rows, caption=caption, legend=legend)
 
 
 def comparison_table(comparison: ComparisonFiles) -> Html:
     """One row for each method, budget and attack of a comparison."""
     headings = [
-        "method", "under", "ε", "seeds", "return", "95 %", "IQM", "cost", "95 %", "worst tenth",
+        "method", "under", "ε", "seeds", "return", INTERVAL, "IQM", "cost", INTERVAL, "worst tenth",
         "over limit",
     ]  # fmt: skip
     rows = []
@@ -225,17 +238,18 @@ def comparison_table(comparison: ComparisonFiles) -> Html:
                 violation_cell(row),
             ]
         )
-    caption = (
+    legend = (
         "95 %: of the mean, by resampling episodes and training seeds; IQM: mean of the middle "
-        "half of the returns; worst tenth: mean of the costliest episodes; over limit: share of the "
-        "episodes, and its exact bound, of the seed that violates most."
+        "half of the returns; worst tenth: mean of the costliest episodes; over limit: share of "
+        "the episodes, and its exact bound, of the seed that violates most."
     )
-    return table(headings, rows, caption=caption)
+    caption = "Methods under each attack"
+    return table(headings, rows, caption=caption, legend=legend)
 
 
 def improvements_table(pairs: Sequence[Row]) -> Html:
     """How probably one method does better than another on the same start."""
-    headings = ["method", "than", "ε", "higher return", "95 %", "lower cost", "95 %"]
+    headings = ["method", "than", "ε", "higher return", INTERVAL, "lower cost", INTERVAL]
     rows = [
         [
             Cell(text=pair["method"]),
@@ -249,8 +263,11 @@ def improvements_table(pairs: Sequence[Row]) -> Html:
         ]
         for pair in pairs
     ]
-    caption = "How probably a method does better than another on the same start, worst per episode."
-    return table(headings, rows, caption=caption)
+    caption = "How probably a method does better than another on the same start"
+    legend = (
+        f"{WORST_CASE}: each episode under the attack that harms it most; equal ones count half."
+    )
+    return table(headings, rows, caption=caption, legend=legend)
 
 
 def _share(value: float) -> Cell:

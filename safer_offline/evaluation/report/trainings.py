@@ -56,7 +56,7 @@ def _settings(run: RunFiles) -> list[Html | None]:
         tag("h4", "How to reproduce it"),
         command(text),
         bullets(notes),
-        facts_table(facts, caption="What the training was told."),
+        facts_table(facts, caption="What the training was told"),
     ]
 
 
@@ -86,7 +86,7 @@ def _curves(run: RunFiles) -> list[Html | None]:
         if drawings
     ]
     if once:
-        caption = "What was told once, such as the solution of a convex problem."
+        caption = "What was logged once, such as the solution of a convex problem"
         parts.append(table(("number", "value", "at update"), once, caption=caption))
     return [*parts]
 
@@ -144,9 +144,8 @@ def _drawn(run: RunFiles, episodes: pd.DataFrame, name: str) -> tuple[Html, str]
         sentence += f" {share:.0%} of the episodes keep the limit of {limit:g}."
     title = f"{name}: cost and return of its episodes"
     drawing = draw_dataset(episodes, limit=limit, policy=dots, title=title)
-    return captioned("Each dot is an episode of the dataset; orange: above the limit.", drawing), (
-        sentence
-    )
+    unsafe = "" if math.isnan(limit) else "; orange: above the limit"
+    return captioned(f"Each dot is an episode of the dataset{unsafe}.", drawing), sentence
 
 
 def _find(name: str, run: Path) -> Path | None:
