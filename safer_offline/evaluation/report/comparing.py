@@ -7,9 +7,14 @@ import math
 from collections.abc import Sequence
 
 from safer_offline.evaluation.comparison import WORST_CASE
-from safer_offline.evaluation.report.documents import ComparisonFiles, EvaluationFiles, RunFiles
+from safer_offline.evaluation.report.documents import (
+    ComparisonFiles,
+    EvaluationFiles,
+    Row,
+    RunFiles,
+)
 from safer_offline.evaluation.report.evaluations import episodes_words
-from safer_offline.evaluation.report.figures import captioned, draw_intervals
+from safer_offline.evaluation.report.figures import Interval, captioned, draw_intervals
 from safer_offline.evaluation.report.markup import Html, join, tag
 from safer_offline.evaluation.report.prose import alarm, bullets, paragraph
 from safer_offline.evaluation.report.sentences import strongest_first
@@ -64,37 +69,44 @@ def _kind(one: EvaluationFiles) -> str:
 
 
 def _figure(pairs: Sequence[tuple[str, EvaluationFiles]]) -> Html | None:
-    rows: dict[str, list[tuple[str, float, float, float]]] = {"return": [], "cost": []}
-    for name, one in pairs:
-        worst = one.worst(one.nominal)
-        if worst is None or math.isnan(worst["reward_mean"]):
-            continue
-        for what, column in (("return", "reward"), ("cost", "cost")):
-            ends = worst[f"{column}_low"], worst[f"{column}_high"]
-            rows[what].append((name, worst[f"{column}_mean"], *ends))
-    if not rows["cost"]:
-        return None
-    return captioned(
+    found = [(name, row) for name, one in pairs if (row := one.worst(one.nominal))]
+    caption = (
         "Mean return and cost under the attack that costs most, with 95 % intervals; orange: above "
-        "the limit.",
-        *_drawings(rows, {one.limit for _, one in pairs}, "The runs, worst attack"),
+        "the limit."
     )
+    limits = {one.limit for _, one in pairs}
+    return _intervals(found, "", limits, caption=caption, title="The runs, worst attack")
 
 
-def _drawings(
-    rows: dict[str, list[tuple[str, float, float, float]]], limits: set[float], title: str
-) -> list[Html]:
+def _intervals(
+    found: Sequence[tuple[str, Row]], end: str, limits: set[float], *, caption: str, title: str
+) -> Html | None:
+    """Means of return and cost with their intervals: two drawings, or nothing of nothing.
+
+    Args:
+        found: Names, and rows of results.
+        end: What the names of columns of intervals have before low and high.
+        limits: Those that there are; of several, none is that of all.
+        caption: Below the drawings.
+        title: What they show.
+    """
     known = {limit for limit in limits if not math.isnan(limit)}
-    return [
-        draw_intervals(
-            several,
-            # Of several limits none is that of all.
-            limit=next(iter(known)) if what == "cost" and len(known) == 1 else math.nan,
-            label=f"mean {what}",
-            title=f"{title}: {what}",
-        )
-        for what, several in rows.items()
-    ]
+    drawings = []
+    for what, column in (("return", "reward"), ("cost", "cost")):
+        rows = [
+            Interval(
+                name, row[f"{column}_mean"], row[f"{column}{end}_low"], row[f"{column}{end}_high"]
+            )
+            for name, row in found
+            if not math.isnan(row[f"{column}_mean"])
+        ]
+        limit = next(iter(known)) if what == "cost" and len(known) == 1 else math.nan
+        if rows:
+            label = f"mean {what}"
+            drawings.append(
+                draw_intervals(rows, limit=limit, label=label, title=f"{title}: {what}")
+            )
+    return captioned(caption, *drawings) if drawings else None
 
 
 def comparisons(found: Sequence[ComparisonFiles]) -> Html | None:
@@ -105,26 +117,17 @@ def comparisons(found: Sequence[ComparisonFiles]) -> Html | None:
 
 
 def _comparison(one: ComparisonFiles) -> Html:
-    rows: dict[str, list[tuple[str, float, float, float]]] = {"return": [], "cost": []}
     worst = [row for row in one.rows if row["row"] == WORST_CASE]
-    last = max((row["multiple"] for row in worst), default=math.nan)
-    for row in worst:
-        if row["multiple"] == last and not math.isnan(row["cost_mean"] + row["reward_mean"]):
-            for what, column in (("return", "reward_mean"), ("cost", "cost_mean")):
-                ends = row[f"{column}_low"], row[f"{column}_high"]
-                rows[what].append((row["method"], row[column], *ends))
-    drawings = _drawings(rows, {r["cost_limit"] for r in worst}, str(one.folder))
+    last = max((row["multiple"] for row in worst if row["multiple"] >= 0), default=math.nan)
+    found = [(row["method"], row) for row in worst if row["multiple"] == last]
+    caption = "Each episode under the attack that harms it most: means with 95 % intervals."
+    limits = {row["cost_limit"] for row in worst}
     return join(
         tag("h3", f"{', '.join(one.config) or 'Unknown runs'}"),
         alarm("These numbers cannot be trusted:", one.gate_failures),
         bullets(one.unequal_attacks),
         comparison_table(one) if one.rows else paragraph("Its table is missing or damaged."),
-        captioned(
-            "Each episode under the attack that harms it most: means with 95 % intervals.",
-            *drawings,
-        )
-        if rows["cost"]
-        else None,
+        _intervals(found, "_mean", limits, caption=caption, title=str(one.folder)),
         improvements_table(one.pairs) if one.pairs else None,
         paragraph(f"Files: {one.folder}.", kind="soft"),
     )

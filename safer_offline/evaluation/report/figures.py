@@ -59,6 +59,15 @@ class Dot(NamedTuple):
     reward: float
 
 
+class Interval(NamedTuple):
+    """A mean by its name, and the ends of its interval, which may be NaN."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+
 def inline_svg(figure: Figure, *, title: str) -> Html:
     """A figure as an element of a page.
 
@@ -201,13 +210,11 @@ def draw_dataset(
     return inline_svg(figure, title=title)
 
 
-def draw_intervals(
-    rows: Sequence[tuple[str, float, float, float]], *, limit: float, label: str, title: str
-) -> Html:
+def draw_intervals(rows: Sequence[Interval], *, limit: float, label: str, title: str) -> Html:
     """Means with their intervals, one below the other.
 
     Args:
-        rows: Of each its name, the mean, and the ends of its interval, which may be NaN.
+        rows: At least one.
         limit: Where to draw the limit, or NaN.
         label: What is measured.
         title: See `inline_svg`.
