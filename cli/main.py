@@ -1,4 +1,4 @@
-"""The program `safer-offline`: collect, train, evaluate, data."""
+"""The program `safer-offline`: collect, train, evaluate, report, data."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from safer_offline.cli.collect import collect_command
 from safer_offline.cli.console import accept_every_console
 from safer_offline.cli.evaluate import evaluate_command
 from safer_offline.cli.publish import publish_command
+from safer_offline.cli.report import report_command
 from safer_offline.cli.train import train_command
 from safer_offline.errors import SaferOfflineError
 from safer_offline.interruption import Interrupted, interrupt_on_sigterm
@@ -28,7 +29,7 @@ app = typer.Typer(
     name="safer-offline",
     help="Offline safe reinforcement learning that stays safe when observations are attacked.\n\n"
     "The usual way: collect a dataset in simulation, train on the file without any simulator, "
-    "evaluate the policy under attack.",
+    "evaluate the policy under attack, report what was found.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -36,6 +37,7 @@ app.command("check")(check_command)
 app.command("collect")(collect_command)
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("report")(report_command)
 app.command("publish")(publish_command)
 app.add_typer(data.app, name="data")
 app.add_typer(behaviors.app, name="behaviors")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.comparison import Comparison
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
+    from safer_offline.evaluation.report import write_report
     from safer_offline.evaluation.results import EvaluationReport
     from safer_offline.evaluation.wrapper import AttackedObservation
     from safer_offline.learners import (
@@ -81,6 +82,7 @@ __all__ = [
     "solve_estep",
     "solve_estep_cvxpy",
     "train",
+    "write_report",
 ]
 
 _HOMES = {
@@ -104,6 +106,7 @@ _HOMES = {
     "evaluate_budgets": "evaluation.budgets",
     "list_evaluations": "evaluation.folders",
     "load_dataset": "datasets.loading",
+    "write_report": "evaluation.report",
     "TrainedPolicy": "policies.trained",
     "load_policy": "policies.trained",
     "Run": "training.loop",

@@ -30,5 +30,23 @@ trainings   which of them differ in the training seed alone
 running     evaluations one after the other
 side_by_side  a comparison as a table, files and a figure
 outputs     one budget or several, on screen, as JSON and as files
+report/     one page about runs: `write_report`
 folders     where they lie, so that none replaces another, and which there are
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safer_offline.evaluation.report import write_report
+
+__all__ = ["write_report"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    # Only then: what evaluates need not load what writes pages.
+    return getattr(importlib.import_module(f"{__name__}.report"), name)

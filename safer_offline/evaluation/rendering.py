@@ -60,19 +60,19 @@ def figure_files(name: str, figure: Figure) -> dict[str, bytes]:
     }
 
 
-def as_svg(figure: Figure, *, salt: str, **settings: Any) -> bytes:  # noqa: ANN401 - likewise
+def as_svg(figure: Figure, *, salt: str, transparent: bool = False) -> bytes:
     """A figure as a drawing that is the same whenever it is made.
 
     Args:
         figure: What to draw.
         salt: What the ids within the drawing are made from.
-        **settings: Of `Figure.savefig`.
+        transparent: Whether whatever is behind it shows.
     """
     with matplotlib.rc_context({"svg.hashsalt": salt}):
-        return _saved(figure, format="svg", metadata={"Date": None}, **settings)
+        return _saved(figure, format="svg", metadata={"Date": None}, transparent=transparent)
 
 
-def _saved(figure: Figure, **settings: Any) -> bytes:  # noqa: ANN401 - Matplotlib's
+def _saved(figure: Figure, **settings: Any) -> bytes:  # noqa: ANN401 - of `Figure.savefig`
     image = io.BytesIO()
     figure.savefig(image, **settings)
     return image.getvalue()
