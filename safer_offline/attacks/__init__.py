@@ -4,6 +4,7 @@ base        what an attack is, and projected gradient ascent
 budget      how far an attack may move an observation
 random      none, and two kinds of noise
 divergence  MAD and AMAD: the policy shall act unlike itself
+critics     a victim that is judged by other critics than its own
 critic      MC, MR, min-reward: the policy shall do what costs, tempts or earns nothing
 search      the same by asking for actions alone, for policies that pass no gradients on
 bias        a constant offset, which must first be found in whole episodes
@@ -18,14 +19,17 @@ from safer_offline.attacks.base import Attack, AttackTarget, GradientAttack
 from safer_offline.attacks.bias import Bias
 from safer_offline.attacks.budget import EpsilonUnits, attack_budget
 from safer_offline.attacks.critic import CoupledMaxCost, MaxCost, MaxReward, MinReward
+from safer_offline.attacks.critics import Critics, WithCritics
 from safer_offline.attacks.divergence import AMAD, MAD
 from safer_offline.attacks.learned import AdversaryNetwork, Learned, load_adversary
 from safer_offline.attacks.noise import GeneratorNoise, NoiseSource, RowNoise
 from safer_offline.attacks.random import Gaussian, Natural, Uniform
 from safer_offline.attacks.registry import (
     ATTACKS,
+    NO_CRITIC,
     attack_settings,
     make_attack,
+    preset_of,
     relabelled,
     resolve_attacks,
 )
@@ -35,11 +39,13 @@ __all__ = [
     "AMAD",
     "ATTACKS",
     "MAD",
+    "NO_CRITIC",
     "AdversaryNetwork",
     "Attack",
     "AttackTarget",
     "Bias",
     "CoupledMaxCost",
+    "Critics",
     "EpsilonUnits",
     "Gaussian",
     "GeneratorNoise",
@@ -53,10 +59,12 @@ __all__ = [
     "RowNoise",
     "Search",
     "Uniform",
+    "WithCritics",
     "attack_budget",
     "attack_settings",
     "load_adversary",
     "make_attack",
+    "preset_of",
     "relabelled",
     "resolve_attacks",
 ]

@@ -6,6 +6,7 @@ task        which environment is meant: what the policy carries, or what the use
 foreign     policies that others trained or wrote, as ours look to an attack
 plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once
+critics     critics that were fitted for an attack, so that the policy's own need not lead it
 adversaries attacks that must first be found in whole episodes, and how they are
 durations   how long an evaluation takes, before it begins
 unfinished  what is done so far, for an evaluation that is interrupted

@@ -21,9 +21,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from safer_offline.attacks import Attack, EpsilonUnits, Natural, attack_budget
+from safer_offline.datasets.loading import Source
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import UsageError
 from safer_offline.evaluation import statistics
+from safer_offline.evaluation.critics.settings import CriticSettings
+from safer_offline.evaluation.critics.sources import CriticSource
 from safer_offline.evaluation.harness import Evaluation, Trial, prepare
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.results import EvaluationReport, epsilon_cell
@@ -45,6 +48,9 @@ def evaluate_budgets(
     cost_limit: float | None = None,
     max_rows: int = 32,
     progress: bool = True,
+    critics: str | Sequence[str] | None = None,
+    data: Source | None = None,
+    critic_settings: CriticSettings | None = None,
 ) -> BudgetReport:
     """Run a policy in the simulator under each attack with each of several budgets.
 
@@ -64,6 +70,9 @@ def evaluate_budgets(
         cost_limit: See there.
         max_rows: See there.
         progress: See there.
+        critics: See there; they are fitted once for all budgets.
+        data: See there.
+        critic_settings: See there.
 
     Raises:
         UsageError: If `budgets` are impossible; and as in `evaluate`, like the other errors.
@@ -78,6 +87,9 @@ def evaluate_budgets(
         episodes=episodes,
         seed=seed,
         cost_limit=cost_limit,
+        critics=critics,
+        data=data,
+        critic_settings=critic_settings,
     )
     return BudgetEvaluation.of(evaluation, budgets).run(
         workers=workers, max_rows=max_rows, progress=progress
@@ -108,6 +120,16 @@ class BudgetEvaluation:
     def source(self) -> EnvironmentSource:
         """Makes the environment."""
         return self.evaluation.source
+
+    @property
+    def critic_sources(self) -> tuple[CriticSource, ...]:
+        """What critics are fitted to."""
+        return self.evaluation.critic_sources
+
+    @property
+    def leaders(self) -> dict[str, str]:
+        """Whose critics lead an attack; see `Evaluation`."""
+        return self.evaluation.leaders
 
     @property
     def trials(self) -> list[Trial]:
@@ -157,6 +179,7 @@ class BudgetEvaluation:
         progress: bool = True,
         keep_in: Path | None = None,
         adversaries_in: Path | None = None,
+        critics_in: Path | None = None,
         meanwhile: Callable[[BudgetReport], object] | None = None,
     ) -> BudgetReport:
         """Run all episodes; see `Evaluation.run`.
@@ -171,6 +194,7 @@ class BudgetEvaluation:
             progress=progress,
             keep_in=keep_in,
             adversaries_in=adversaries_in,
+            critics_in=critics_in,
             meanwhile=None
             if meanwhile is None
             else lambda *so_far: meanwhile(self._report(*so_far)),
@@ -303,13 +327,17 @@ class BudgetReport:
         return self.reports[0.0].gate_failures()
 
     def remarks(self) -> list[str]:
-        """What to know of attacks that were searched for, see `EvaluationReport.remarks`."""
+        """See `EvaluationReport.remarks`."""
         unit = " times the budget" if self.by_coordinate else ""
-        return [
+        # The same critics lead with all budgets.
+        of_critics = self.reports[self.plan.budgets[-1]].remarks_on_critics()
+        several = [
             f"At ε = {self.position(multiple):g}{unit}, {remark}"
             for multiple, report in self.reports.items()
             for remark in report.remarks()
+            if remark not in of_critics
         ]
+        return [*of_critics, *several]
 
     def _positions(self) -> NDArray[np.float64]:
         return np.array([self.position(multiple) for multiple in self.reports])

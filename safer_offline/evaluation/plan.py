@@ -29,6 +29,8 @@ class EvaluationPlan:
         attacks: Settings of each attack by its name, in order, before any was fitted.
         budgets: Multiples of epsilon to meet one after the other, ascending; empty means epsilon
             alone.
+        critics: What critics are fitted to and how, by the name of the source; empty if no attack
+            asks others than the policy's own.
     """
 
     context: EnvironmentContext
@@ -40,6 +42,7 @@ class EvaluationPlan:
     cost_limit: float | None
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     budgets: tuple[float, ...] = ()
+    critics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def at(self, multiple: float) -> EvaluationPlan:
         """The plan of one of the budgets by itself."""
@@ -61,6 +64,8 @@ class EvaluationPlan:
         }
         if self.budgets:
             document["budgets"] = self.budgets
+        if self.critics:
+            document["critics"] = self.critics
         # Attacks of the user's own may hold settings that JSON does not know.
         plain: dict[str, Any] = json.loads(json.dumps(document, default=str))
         return plain

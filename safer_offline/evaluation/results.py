@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safer_offline.attacks import EpsilonUnits, Natural
 from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
+from safer_offline.evaluation.critics.quality import what_to_know
 from safer_offline.evaluation.gates import zero_budget_is_natural
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.remarks import unfinished_learning, weaker_than_others
@@ -44,6 +45,8 @@ class EvaluationReport:
             learned of their victim.
         episodes: Table of all episodes under all attacks, see `Rollouts.run`.
         searched: Those attacks that were found in whole episodes.
+        critics: What is known of critics that were fitted to lead attacks, by the name of their
+            source, see `FittedCritics.told`; `asked` says which of them were.
     """
 
     plan: EvaluationPlan
@@ -53,6 +56,7 @@ class EvaluationReport:
     attacks: dict[str, dict[str, Any]]
     episodes: pd.DataFrame = field(repr=False)
     searched: tuple[str, ...] = ()
+    critics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def env_id(self) -> str:
@@ -136,11 +140,19 @@ class EvaluationReport:
         return [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
 
     def remarks(self) -> list[str]:
-        """What to know of attacks that were searched for in whole episodes; see `remarks`."""
+        """What to know of attacks that were searched for, or led by fitted critics."""
         learning = [
             unfinished_learning(name, self.attacks[name].get("curve", ())) for name in self.searched
         ]
-        return [*weaker_than_others(self.episodes, self.searched), *filter(None, learning)]
+        return [
+            *self.remarks_on_critics(),
+            *weaker_than_others(self.episodes, self.searched),
+            *filter(None, learning),
+        ]
+
+    def remarks_on_critics(self) -> list[str]:
+        """What to know of critics that were fitted to lead attacks; see `quality`."""
+        return [line for name, told in self.critics.items() for line in what_to_know(name, told)]
 
     def of_attack(self, name: str) -> pd.DataFrame:
         """The episodes under one attack, in order."""
