@@ -211,6 +211,12 @@ def _resolve(item: str | Attack, texts: dict[str, list[str]]) -> Attack:
         name = label
     elif not label:
         raise UsageError(f"'{item}': write LABEL=NAME")
+    asked, at, source = name.partition("@")
+    if at and asked.lower() in ATTACKS:
+        raise UsageError(
+            f"'{item}': whose critics lead is said of all attacks at once: --attacks {asked} "
+            f"--critics {source}"
+        )
     found = ATTACKS.get(name)
     # A setting may name the attack as it was asked for, by its label, or as tables call it.
     own = [key for key in dict.fromkeys((label, label.lower(), found.name)) if key in texts]

@@ -52,6 +52,7 @@ from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.rollouts import EvaluatedPolicy, Job, Rollouts
 from safer_offline.evaluation.task import describe_differences, environment_of
 from safer_offline.evaluation.unfinished import UnfinishedEvaluation
+from safer_offline.interruption import Interrupted, signal_of
 from safer_offline.progress import ProgressBar, progress_bar
 
 FIT_EPISODES = 20
@@ -439,9 +440,16 @@ class Evaluation:
             # What has no name cannot be found again.
             folder=folder if self.plan.policy else None,
         )
-        return {
-            source.name: finder.find(source, told[source.name]) for source in self.critic_sources
-        }
+        found: dict[str, FittedCritics] = {}
+        try:
+            for source in self.critic_sources:
+                found[source.name] = finder.find(source, told[source.name])
+        except KeyboardInterrupt as error:
+            kept = f"critics of {', '.join(found)} are kept in {finder.folder}"
+            raise Interrupted(
+                kept if found and finder.folder else "", number=signal_of(error)
+            ) from None
+        return found
 
     @property
     def _identity(self) -> dict[str, Any]:

@@ -54,6 +54,9 @@ class CriticFinder:
         bar: Advances as `critics_work` says.
         identity: What critics depend on beside their source, as JSON types.
         folder: Where they are kept; None keeps nothing.
+
+    Attributes:
+        folder: As given.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class CriticFinder:
         self._workers = workers
         self._bar = bar
         self._identity = dict(identity)
-        self._folder = folder
+        self.folder = folder
 
     def find(self, wanted: CriticSource, told: Mapping[str, Any]) -> FittedCritics:
         """The critics of a source.
@@ -85,7 +88,7 @@ class CriticFinder:
             told: It as JSON types.
         """
         fitted_for = {"source": wanted.name, **self._identity, "settings": dict(told)}
-        file = None if self._folder is None else _file(self._folder, fitted_for)
+        file = None if self.folder is None else _file(self.folder, fitted_for)
         critics = None if file is None else _read(file, self._policy)
         if critics is None:
             critics = self._fit(wanted)
