@@ -4,11 +4,11 @@ base        what an attack is, and projected gradient ascent
 budget      how far an attack may move an observation
 random      none, and two kinds of noise
 divergence  MAD and AMAD: the policy shall act unlike itself
-critics     a victim that is judged by other critics than its own
 critic      MC, MR, min-reward: the policy shall do what costs, tempts or earns nothing
 search      the same by asking for actions alone, for policies that pass no gradients on
 bias        a constant offset, which must first be found in whole episodes
 learned     a network, which must first learn in whole episodes
+with_critics  a victim that is judged by other critics than its own
 noise       where their random numbers come from
 registry    their names, also of attacks of your own, and their settings as text
 """
@@ -19,7 +19,6 @@ from safer_offline.attacks.base import Attack, AttackTarget, GradientAttack
 from safer_offline.attacks.bias import Bias
 from safer_offline.attacks.budget import EpsilonUnits, attack_budget
 from safer_offline.attacks.critic import CoupledMaxCost, MaxCost, MaxReward, MinReward
-from safer_offline.attacks.critics import Critics, WithCritics
 from safer_offline.attacks.divergence import AMAD, MAD
 from safer_offline.attacks.learned import AdversaryNetwork, Learned, load_adversary
 from safer_offline.attacks.noise import GeneratorNoise, NoiseSource, RowNoise
@@ -34,6 +33,7 @@ from safer_offline.attacks.registry import (
     resolve_attacks,
 )
 from safer_offline.attacks.search import Search
+from safer_offline.attacks.with_critics import Critics, WithCritics
 
 __all__ = [
     "AMAD",

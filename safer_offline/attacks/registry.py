@@ -114,7 +114,8 @@ def relabelled(attack: Attack, label: str) -> Attack:
     return renamed
 
 
-NO_CRITIC = "the policy has no critic that they could ask"
+NO_CRITIC = "the policy has no critic to ask"
+"""Why an attack that asks critics is left out, or refused."""
 
 
 def preset_of(attacks: str | Sequence[str | Attack]) -> str | None:

@@ -52,7 +52,6 @@ from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.rollouts import EvaluatedPolicy, Job, Rollouts
 from safer_offline.evaluation.task import describe_differences, environment_of
 from safer_offline.evaluation.unfinished import UnfinishedEvaluation
-from safer_offline.interruption import Interrupted, signal_of
 from safer_offline.progress import ProgressBar, progress_bar
 
 FIT_EPISODES = 20
@@ -426,13 +425,9 @@ class Evaluation:
         self, bar: ProgressBar, *, workers: int | None, folder: Path | None
     ) -> dict[str, FittedCritics]:
         """Those that lead attacks, by their source."""
-        told = self.plan.to_json().get("critics", {})
-        if not told:
-            return {}
         finder = CriticFinder(
             self.policy,
             source=self.source,
-            settings=self.critic_sources[0].settings,
             horizon=self.plan.context.max_episode_steps or 0,
             workers=workers,
             bar=bar,
@@ -440,16 +435,7 @@ class Evaluation:
             # What has no name cannot be found again.
             folder=folder if self.plan.policy else None,
         )
-        found: dict[str, FittedCritics] = {}
-        try:
-            for source in self.critic_sources:
-                found[source.name] = finder.find(source, told[source.name])
-        except KeyboardInterrupt as error:
-            kept = f"critics of {', '.join(found)} are kept in {finder.folder}"
-            raise Interrupted(
-                kept if found and finder.folder else "", number=signal_of(error)
-            ) from None
-        return found
+        return finder.find(self.critic_sources, self.plan.to_json().get("critics", {}))
 
     @property
     def _identity(self) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from safer_offline.evaluation.critics.settings import CriticSettings
 from safer_offline.evaluation.critics.sources import CriticSource
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
 from safer_offline.files import make_folder, write_atomically
+from safer_offline.interruption import Interrupted, signal_of
 from safer_offline.progress import ProgressBar
 
 FORMAT = "safer-offline/critics/1"
@@ -48,15 +48,11 @@ class CriticFinder:
     Args:
         policy: Who is evaluated.
         source: Makes the environment.
-        settings: How critics are fitted.
         horizon: Steps of an episode, at most.
         workers: Simulation processes.
         bar: Advances as `critics_work` says.
         identity: What critics depend on beside their source, as JSON types.
         folder: Where they are kept; None keeps nothing.
-
-    Attributes:
-        folder: As given.
     """
 
     def __init__(
@@ -64,7 +60,6 @@ class CriticFinder:
         policy: EvaluatedPolicy,
         *,
         source: EnvironmentSource,
-        settings: CriticSettings,
         horizon: int,
         workers: int | None,
         bar: ProgressBar,
@@ -73,22 +68,39 @@ class CriticFinder:
     ) -> None:
         self._policy = policy
         self._source = source
-        self._settings = settings
         self._horizon = horizon
         self._workers = workers
         self._bar = bar
         self._identity = dict(identity)
-        self.folder = folder
+        self._folder = folder
+        self._judged: OfflineDataset | None = None
 
-    def find(self, wanted: CriticSource, told: Mapping[str, Any]) -> FittedCritics:
-        """The critics of a source.
+    def find(
+        self, sources: Sequence[CriticSource], told: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, FittedCritics]:
+        """The critics of each source, by its name.
 
         Args:
-            wanted: The source.
-            told: It as JSON types.
+            sources: All with the same settings.
+            told: They as JSON types, by their names.
+
+        Raises:
+            Interrupted: If somebody interrupts; says what is kept.
         """
+        found: dict[str, FittedCritics] = {}
+        try:
+            for source in sources:
+                found[source.name] = self._find(source, told[source.name])
+        except KeyboardInterrupt as error:
+            kept = ""
+            if found and self._folder is not None:
+                kept = f"critics of {', '.join(found)} are kept in {self._folder}"
+            raise Interrupted(kept, number=signal_of(error)) from None
+        return found
+
+    def _find(self, wanted: CriticSource, told: Mapping[str, Any]) -> FittedCritics:
         fitted_for = {"source": wanted.name, **self._identity, "settings": dict(told)}
-        file = None if self.folder is None else _file(self.folder, fitted_for)
+        file = None if self._folder is None else _file(self._folder, fitted_for)
         critics = None if file is None else _read(file, self._policy)
         if critics is None:
             critics = self._fit(wanted)
@@ -100,7 +112,7 @@ class CriticFinder:
         return critics
 
     def _fit(self, wanted: CriticSource) -> FittedCritics:
-        settings, bar = self._settings, self._bar
+        settings, bar = wanted.settings, self._bar
         if wanted.data is None:
             seen = rollouts_to_learn_from(
                 self._policy, self._source, settings, workers=self._workers, bar=bar
@@ -118,17 +130,20 @@ class CriticFinder:
                 if (values == values[0]).all()
             },
             "rank_correlation": rank_correlations(
-                critics, self._judged, discount=settings.discount
+                critics, self._to_judge_by(settings), discount=settings.discount
             ),
         }
         return critics
 
-    @cached_property
-    def _judged(self) -> OfflineDataset:
-        """The same for all sources."""
-        return rollouts_to_judge_by(
-            self._policy, self._source, self._settings, workers=self._workers, bar=self._bar
-        )
+    def _to_judge_by(self, settings: CriticSettings) -> OfflineDataset:
+        """Held-out episodes, the same for all sources."""
+        if self._judged is None:
+            self._judged = rollouts_to_judge_by(
+                self._policy, self._source, settings, workers=self._workers, bar=self._bar
+            )
+        else:
+            self._bar.advance(JUDGED * self._horizon)
+        return self._judged
 
 
 def critics_work(wanted: CriticSource, *, horizon: int) -> float:
