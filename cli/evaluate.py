@@ -65,6 +65,37 @@ def evaluate_command(
             help="Settings of an attack: mad.steps=50,restarts=10; give it several times for more.",
         ),
     ] = None,
+    critics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCES",
+            help="Whose critics lead mc, mr, amad, minr and coupled: the policy's 'own'; or those "
+            "that are fitted, in half a minute, to 'data' (--data) or to 'rollouts' of the policy. "
+            "With several, own,rollouts, each is met with each; mc@rollouts is mc led by the last "
+            "(default: own, and data if there are any; of policies without critics, strong attacks "
+            "take rollouts).",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|ID",
+            help="Dataset of the task, a file or an id of Minari, to fit critics to that the "
+            "policy did not bring along.",
+            show_default=False,
+        ),
+    ] = None,
+    critic_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="How to fit them: updates=10000, episodes=96 (of rollouts), transitions=200000 "
+            "(of data, at most), discount, batch_size, hidden_sizes, members, learning_rate, "
+            "polyak, warm_up, seed; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     actor: Annotated[
         str | None,
         typer.Option(
@@ -143,13 +174,16 @@ def evaluate_command(
     import torch
 
     from safer_offline.context import EnvironmentContext
+    from safer_offline.datasets.loading import load_dataset
     from safer_offline.evaluation.budgets import BudgetEvaluation
+    from safer_offline.evaluation.critics.settings import CriticSettings
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.foreign import foreign_policy
     from safer_offline.evaluation.foreign_files import load_foreign
     from safer_offline.evaluation.harness import prepare
     from safer_offline.evaluation.task import environment_of
     from safer_offline.policies.trained import load_policy
+    from safer_offline.settings import parse_values, settings_of
 
     if list_all:
         for run in runs:
@@ -163,6 +197,10 @@ def evaluate_command(
     targets = parse_targets(aim or [])
     if cost_limit is None:
         cost_limit = targets.get("target_cost")
+    critic_settings = CriticSettings(
+        **parse_values(settings_of(CriticSettings), critic_set or [], option="--critic-set")
+    )
+    dataset = None if data is None else load_dataset(data, max_memory="auto")
     evaluations: dict[str, Evaluation | BudgetEvaluation] = {}
     for run in runs:
         foreign = load_foreign(str(run))
@@ -190,6 +228,9 @@ def evaluate_command(
             cost_limit=cost_limit,
             record=record,
             certify=certify,
+            critics=critics,
+            data=dataset,
+            critic_settings=critic_settings,
         )
         several = None if multiples is None else BudgetEvaluation.of(prepared, multiples)
         evaluations[str(run)] = several or prepared
@@ -212,21 +253,22 @@ class _Told(NamedTuple):
 def _foretell(
     evaluations: Collection[Evaluation | BudgetEvaluation], told: _Told
 ) -> Callable[[Found], None]:
-    """Say how long it takes if attacks must be searched for; gives what shows the others before."""
+    """Say how long it takes if something must first be found; gives what shows the rest before."""
     from rich.console import Console
 
     from safer_offline.evaluation import outputs
-    from safer_offline.evaluation.durations import expected_seconds, in_words
+    from safer_offline.evaluation.durations import CRITICS, expected_seconds, in_words
 
     # The whole table follows, so this is not for other programs.
     screen = Console(stderr=True)
     late = [trial for one in evaluations for trial in one.trials if trial.needs_rehearsal]
     searched = list(dict.fromkeys(trial.attack.name for trial in late))
-    if searched:
+    critics = [CRITICS] if any(one.critic_sources for one in evaluations) else []
+    if searched or critics:
         each = [expected_seconds(one, workers=told.workers) for one in evaluations]
         names = dict.fromkeys(name for seconds in each for name in seconds)
         total = {name: sum(seconds.get(name, 0.0) for seconds in each) for name in names}
-        screen.print(f"This takes {in_words(total, searched=searched)}.")
+        screen.print(f"This takes {in_words(total, searched=[*critics, *searched])}.")
 
     def show(found: Found) -> None:
         screen.print(outputs.on_screen(found))
@@ -239,7 +281,11 @@ def _evaluate_one(run: Path, evaluation: Evaluation | BudgetEvaluation, told: _T
     from rich.console import Console
 
     from safer_offline.evaluation import outputs
-    from safer_offline.evaluation.folders import adversaries_folder, results_folder
+    from safer_offline.evaluation.folders import (
+        adversaries_folder,
+        critics_folder,
+        results_folder,
+    )
     from safer_offline.evaluation.unfinished import forget_unfinished
     from safer_offline.locking import sole_writer
 
@@ -251,6 +297,7 @@ def _evaluate_one(run: Path, evaluation: Evaluation | BudgetEvaluation, told: _T
             workers=told.workers,
             keep_in=folder,
             adversaries_in=adversaries_folder(run, out=told.out),
+            critics_in=critics_folder(run, out=told.out),
             meanwhile=show,
         )
         # The table first: what took minutes must be seen even if it cannot be written.

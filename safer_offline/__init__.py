@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from safer_offline.estep import solve_estep, solve_estep_cvxpy
     from safer_offline.evaluation.budgets import BudgetReport, evaluate_budgets
     from safer_offline.evaluation.comparison import Comparison
+    from safer_offline.evaluation.critics.settings import CriticSettings
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.harness import evaluate
     from safer_offline.evaluation.report import write_report
@@ -68,6 +69,7 @@ __all__ = [
     "COptiDICEConfig",
     "CPQConfig",
     "Comparison",
+    "CriticSettings",
     "EvaluationReport",
     "FISORConfig",
     "Run",
@@ -102,6 +104,7 @@ _HOMES = {
     "EvaluationReport": "evaluation.results",
     "Comparison": "evaluation.comparison",
     "BudgetReport": "evaluation.budgets",
+    "CriticSettings": "evaluation.critics.settings",
     "evaluate": "evaluation.harness",
     "evaluate_budgets": "evaluation.budgets",
     "list_evaluations": "evaluation.folders",

@@ -8,6 +8,7 @@ critic      MC, MR, min-reward: the policy shall do what costs, tempts or earns 
 search      the same by asking for actions alone, for policies that pass no gradients on
 bias        a constant offset, which must first be found in whole episodes
 learned     a network, which must first learn in whole episodes
+with_critics  a victim that is judged by other critics than its own
 noise       where their random numbers come from
 registry    their names, also of attacks of your own, and their settings as text
 """
@@ -25,22 +26,27 @@ from safer_offline.attacks.noise import GeneratorNoise, NoiseSource, RowNoise
 from safer_offline.attacks.random import Gaussian, Natural, Uniform
 from safer_offline.attacks.registry import (
     ATTACKS,
+    NO_CRITIC,
     attack_settings,
     make_attack,
+    preset_of,
     relabelled,
     resolve_attacks,
 )
 from safer_offline.attacks.search import Search
+from safer_offline.attacks.with_critics import Critics, WithCritics
 
 __all__ = [
     "AMAD",
     "ATTACKS",
     "MAD",
+    "NO_CRITIC",
     "AdversaryNetwork",
     "Attack",
     "AttackTarget",
     "Bias",
     "CoupledMaxCost",
+    "Critics",
     "Drift",
     "EpsilonUnits",
     "Gaussian",
@@ -58,10 +64,12 @@ __all__ = [
     "Search",
     "Timed",
     "Uniform",
+    "WithCritics",
     "attack_budget",
     "attack_settings",
     "load_adversary",
     "make_attack",
+    "preset_of",
     "relabelled",
     "resolve_attacks",
 ]

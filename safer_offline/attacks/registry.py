@@ -118,11 +118,24 @@ def relabelled(attack: Attack, label: str) -> Attack:
     return renamed
 
 
+NO_CRITIC = "the policy has no critic to ask"
+"""Why an attack that asks critics is left out, or refused."""
+
+
+def preset_of(attacks: str | Sequence[str | Attack]) -> str | None:
+    """The name of the preset that was asked for, if it was one."""
+    if not isinstance(attacks, str):
+        return None
+    name = attacks.strip(" ,").lower()
+    return name if name in PRESETS else None
+
+
 def resolve_attacks(
     attacks: str | Sequence[str | Attack],
     *,
     settings: Sequence[str] = (),
     critics: Sequence[str] = ("reward", "cost"),
+    no_critic: str = NO_CRITIC,
     gradients: bool = True,
 ) -> tuple[Attack, ...]:
     """The attacks that a user asked for, in that order.
@@ -133,8 +146,9 @@ def resolve_attacks(
             gives an attack another name, so that one attack can be met with several settings.
         settings: Such as `mad.steps=50`: the name or label of an attack, and an argument of its
             constructor.
-        critics: Which critics the policy has. What they cannot answer is left out of presets, with
-            a warning, and refused where it was named.
+        critics: Which critics there are. What they cannot answer is left out of presets, with a
+            warning, and refused where it was named.
+        no_critic: Why there are no others, for these messages.
         gradients: Whether the policy passes gradients on; if not, likewise, and presets search
             without them instead.
 
@@ -142,17 +156,14 @@ def resolve_attacks(
         UsageError: If a name is unknown or given twice, or there are none; if a setting belongs to
             none of them or its value does not fit; if the policy lacks a critic that one asks.
     """
-    if isinstance(attacks, str):
-        names = [name.strip() for name in attacks.split(",") if name.strip()]
-        attacks = (
-            _preset(names[0].lower(), critics, gradients=gradients)
-            if len(names) == 1 and names[0].lower() in PRESETS
-            else names
-        )
+    if preset := preset_of(attacks):
+        attacks = _preset(preset, critics, no_critic=no_critic, gradients=gradients)
+    elif isinstance(attacks, str):
+        attacks = [name.strip() for name in attacks.split(",") if name.strip()]
     texts = _by_attack(settings)
     resolved = tuple(_resolve(item, texts) for item in attacks)
     for attack in resolved:
-        _require_answers(attack, critics, gradients=gradients)
+        _require_answers(attack, critics, no_critic=no_critic, gradients=gradients)
     if not resolved:
         raise UsageError(f"no attack given; known: {', '.join([*PRESETS, *ATTACKS])}")
     named = [attack.name for attack in resolved]
@@ -178,7 +189,7 @@ def attack_settings(attack: Attack) -> dict[str, Any]:
     return settings if kind == attack.name else {"attack": kind, **settings}
 
 
-def _preset(preset: str, critics: Sequence[str], *, gradients: bool) -> list[str]:
+def _preset(preset: str, critics: Sequence[str], *, no_critic: str, gradients: bool) -> list[str]:
     """The attacks of a preset that this policy can be met with."""
     wanted = list(PRESETS[preset])
     blind = [name for name in wanted if ATTACKS.get(name).needs_gradients and not gradients]
@@ -186,7 +197,7 @@ def _preset(preset: str, critics: Sequence[str], *, gradients: bool) -> list[str
     mute = [name for name in mute if name not in blind]
     for names, reason in (
         (blind, f"the policy passes no gradients on; '{WITHOUT_GRADIENTS}' goes in their place"),
-        (mute, "the policy has no critic that they could ask"),
+        (mute, no_critic),
     ):
         if names:
             warnings.warn(f"left out: {', '.join(names)}, for {reason}", stacklevel=4)
@@ -205,6 +216,12 @@ def _resolve(item: str | Attack, texts: dict[str, list[str]]) -> Attack:
         name = label
     elif not label:
         raise UsageError(f"'{item}': write LABEL=NAME")
+    asked, at, source = name.partition("@")
+    if at and asked.lower() in ATTACKS:
+        raise UsageError(
+            f"'{item}': whose critics lead is said of all attacks at once: --attacks {asked} "
+            f"--critics {source}"
+        )
     found = ATTACKS.get(name)
     # A setting may name the attack as it was asked for, by its label, or as tables call it.
     own = [key for key in dict.fromkeys((label, label.lower(), found.name)) if key in texts]
@@ -232,7 +249,9 @@ def _by_attack(settings: Iterable[str]) -> dict[str, list[str]]:
     return texts
 
 
-def _require_answers(attack: Attack, critics: Sequence[str], *, gradients: bool) -> None:
+def _require_answers(
+    attack: Attack, critics: Sequence[str], *, no_critic: str, gradients: bool
+) -> None:
     if attack.needs_gradients and not gradients:
         raise UsageError(
             f"attack '{attack.name}' follows gradients, and this policy passes none on: take "
@@ -241,6 +260,6 @@ def _require_answers(attack: Attack, critics: Sequence[str], *, gradients: bool)
     for name in attack.critics:
         if name not in critics:
             raise UsageError(
-                f"attack '{attack.name}' asks the {name} critic of the policy, and this policy has "
-                "none: leave the attack out ('all' leaves out what cannot be asked)"
+                f"attack '{attack.name}' asks the {name} critic, and {no_critic}; or leave the "
+                "attack out ('all' leaves out what cannot be asked)"
             )

@@ -9,6 +9,7 @@ wrapper     attacks in loops of one's own, as a wrapper of Gymnasium
 plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once
 certificates  what no attack can do to single actions, proven
+critics     critics that were fitted for an attack, so that the policy's own need not lead it
 adversaries attacks that must first be found in whole episodes, and how they are
 durations   how long an evaluation takes, before it begins
 unfinished  what is done so far, for an evaluation that is interrupted

@@ -21,10 +21,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from safer_offline.attacks import Attack, EpsilonUnits, Natural, attack_budget
+from safer_offline.datasets.loading import Source
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import UsageError
 from safer_offline.evaluation import statistics
 from safer_offline.evaluation.certificates.words import in_words
+from safer_offline.evaluation.critics.settings import CriticSettings
+from safer_offline.evaluation.critics.sources import CriticSource
 from safer_offline.evaluation.harness import Evaluation, Simulated, Trial, prepare
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.results import EvaluationReport, epsilon_cell
@@ -47,6 +50,9 @@ def evaluate_budgets(
     certify: bool = False,
     max_rows: int = 32,
     progress: bool = True,
+    critics: str | Sequence[str] | None = None,
+    data: Source | None = None,
+    critic_settings: CriticSettings | None = None,
 ) -> BudgetReport:
     """Run a policy in the simulator under each attack with each of several budgets.
 
@@ -67,6 +73,9 @@ def evaluate_budgets(
         certify: See there; there is a certificate for each budget.
         max_rows: See there.
         progress: See there.
+        critics: See there; they are fitted once for all budgets.
+        data: See there.
+        critic_settings: See there.
 
     Raises:
         UsageError: If `budgets` are impossible; and as in `evaluate`, like the other errors.
@@ -82,6 +91,9 @@ def evaluate_budgets(
         seed=seed,
         cost_limit=cost_limit,
         certify=certify,
+        critics=critics,
+        data=data,
+        critic_settings=critic_settings,
     )
     return BudgetEvaluation.of(evaluation, budgets).run(
         workers=workers, max_rows=max_rows, progress=progress
@@ -112,6 +124,16 @@ class BudgetEvaluation:
     def source(self) -> EnvironmentSource:
         """Makes the environment."""
         return self.evaluation.source
+
+    @property
+    def critic_sources(self) -> tuple[CriticSource, ...]:
+        """What critics are fitted to."""
+        return self.evaluation.critic_sources
+
+    @property
+    def leaders(self) -> dict[str, str]:
+        """Whose critics lead an attack; see `Evaluation`."""
+        return self.evaluation.leaders
 
     @property
     def trials(self) -> list[Trial]:
@@ -161,6 +183,7 @@ class BudgetEvaluation:
         progress: bool = True,
         keep_in: Path | None = None,
         adversaries_in: Path | None = None,
+        critics_in: Path | None = None,
         meanwhile: Callable[[BudgetReport], object] | None = None,
     ) -> BudgetReport:
         """Run all episodes; see `Evaluation.run`.
@@ -175,6 +198,7 @@ class BudgetEvaluation:
             progress=progress,
             keep_in=keep_in,
             adversaries_in=adversaries_in,
+            critics_in=critics_in,
             meanwhile=None
             if meanwhile is None
             else lambda so_far: meanwhile(self._report(so_far, progress=progress)),
@@ -311,13 +335,17 @@ class BudgetReport:
         return [line for report in self.reports.values() for line in report.gate_failures()]
 
     def remarks(self) -> list[str]:
-        """What to know of attacks that were searched for, see `EvaluationReport.remarks`."""
+        """See `EvaluationReport.remarks`."""
         unit = " times the budget" if self.by_coordinate else ""
-        return [
+        # The same critics lead with all budgets.
+        of_critics = self.reports[self.plan.budgets[-1]].remarks_on_critics()
+        several = [
             f"At ε = {self.position(multiple):g}{unit}, {remark}"
             for multiple, report in self.reports.items()
             for remark in report.remarks()
+            if remark not in of_critics
         ]
+        return [*of_critics, *several]
 
     def certified(self) -> list[str]:
         """The certificates in sentences, see `EvaluationReport.certified`."""

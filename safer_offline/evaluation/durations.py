@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from safer_offline.attacks import RowNoise
+from safer_offline.attacks import RowNoise, WithCritics
+from safer_offline.datasets.dataset.in_memory import OfflineDataset
+from safer_offline.environments.base import FloatArray
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.evaluation.adversaries.rehearse import rehearsal_work
+from safer_offline.evaluation.critics.finding import episodes_to_make
+from safer_offline.evaluation.critics.fitted_q import FittedCritics, fit_critics
+from safer_offline.evaluation.critics.settings import CriticSettings
 from safer_offline.evaluation.rollouts import Victim
 from safer_offline.machine import available_cores
+from safer_offline.progress import progress_bar
 
 if TYPE_CHECKING:
     from safer_offline.evaluation.budgets import BudgetEvaluation
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
 
 ROWS = 16
 STEPS = 20
+
+CRITICS = "critics"
+"""What the time is called that critics take."""
 
 
 def expected_seconds(
@@ -35,6 +45,9 @@ def expected_seconds(
     Args:
         evaluation: What is about to begin.
         workers: Simulation processes, see `evaluate`.
+
+    Returns:
+        By the names of attacks, and by `CRITICS` those that it takes to fit critics, if any are.
     """
     plan, policy = evaluation.plan, evaluation.policy
     horizon = plan.context.max_episode_steps or 0
@@ -47,6 +60,13 @@ def expected_seconds(
             seen = simulators.step(victim.act(torch.from_numpy(seen))).observations
         step = (time.perf_counter() - start) / (STEPS * ROWS) / min(cores, ROWS)
     seconds: dict[str, float] = {}
+    critics: FittedCritics | None = None
+    if sources := evaluation.critic_sources:
+        critics, update = _update_of_critics(victim, seen, sources[0].settings)
+        seconds[CRITICS] = sum(
+            update * one.settings.updates + step * horizon * episodes_to_make(one)
+            for one in sources
+        )
     for trial in evaluation.trials:
         attack = trial.met
         work = plan.episodes * horizon * step
@@ -57,10 +77,36 @@ def expected_seconds(
             noise = RowNoise([np.random.default_rng(row) for row in range(ROWS)])
             start = time.perf_counter()
             observations = torch.from_numpy(seen).to(trial.budget.device)
-            attack.perturb(victim.target, observations, epsilon=trial.budget, noise=noise)
+            target = victim.target
+            if critics is not None and attack.name in evaluation.leaders:
+                target = WithCritics(target, critics)
+            attack.perturb(target, observations, epsilon=trial.budget, noise=noise)
             work += (time.perf_counter() - start) * horizon * math.ceil(plan.episodes / ROWS)
         seconds[attack.name] = seconds.get(attack.name, 0.0) + work
     return seconds
+
+
+def _update_of_critics(
+    victim: Victim, seen: FloatArray, settings: CriticSettings
+) -> tuple[FittedCritics, float]:
+    """Critics that know nothing, and the seconds of one update of them."""
+    rows = len(seen)
+    transitions = OfflineDataset(
+        observations=torch.from_numpy(seen),
+        next_observations=torch.from_numpy(seen),
+        actions=torch.from_numpy(np.float32(victim.act(torch.from_numpy(seen)))),
+        rewards=torch.zeros(rows),
+        costs=torch.zeros(rows),
+        terminals=torch.zeros(rows, dtype=torch.bool),
+        timeouts=torch.ones(rows, dtype=torch.bool),
+    )
+    with progress_bar("", total=0, enabled=False) as bar:
+        # The first update makes PyTorch load what the others have then.
+        for updates in (1, STEPS):
+            start = time.perf_counter()
+            few = replace(settings, updates=updates)
+            critics = fit_critics(victim.target, transitions, few, bar=bar, what="")
+    return critics, (time.perf_counter() - start) / STEPS
 
 
 def in_words(seconds: Mapping[str, float], *, searched: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from safer_offline.files import require_writable
 
 FOLDER = "evaluations"
 ADVERSARIES = "adversaries"
+CRITICS = "critics"
 REPORT_FILE = "evaluation.json"
 COMPARISON_FILE = "comparison.json"
 
@@ -84,6 +85,11 @@ def adversaries_folder(run: str | Path, *, out: str | Path | None = None) -> Pat
         out: The folder of the results, if the user gave one; then they are kept in there.
     """
     return (_home(run) if out is None else Path(out)) / ADVERSARIES
+
+
+def critics_folder(run: str | Path, *, out: str | Path | None = None) -> Path:
+    """Where critics are kept that were fitted to lead attacks; see `adversaries_folder`."""
+    return (_home(run) if out is None else Path(out)) / CRITICS
 
 
 def _home(run: str | Path) -> Path:

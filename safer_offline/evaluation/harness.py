@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeGuard
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -23,17 +23,29 @@ from safer_offline.attacks import (
     EpsilonUnits,
     Natural,
     NoiseSource,
+    WithCritics,
     attack_budget,
     attack_settings,
     relabelled,
     resolve_attacks,
 )
 from safer_offline.context import EnvironmentContext
+from safer_offline.datasets.loading import Source, load_dataset
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import DataError, UsageError
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal
 from safer_offline.evaluation.adversaries.rehearse import rehearsal_work, rehearse
 from safer_offline.evaluation.certificates.certificate import certify as certify_actions
+from safer_offline.evaluation.critics.finding import CriticFinder, critics_work
+from safer_offline.evaluation.critics.fitted_q import SIGNALS, FittedCritics
+from safer_offline.evaluation.critics.settings import CriticSettings
+from safer_offline.evaluation.critics.sources import (
+    CriticSource,
+    choose_sources,
+    led_by,
+    require_fit,
+    why_no_critic,
+)
 from safer_offline.evaluation.foreign import foreign_policy
 from safer_offline.evaluation.paths import (
     EpisodePath,
@@ -73,6 +85,9 @@ def evaluate(
     certify: bool = False,
     max_rows: int = 32,
     progress: bool = True,
+    critics: str | Sequence[str] | None = None,
+    data: Source | None = None,
+    critic_settings: CriticSettings | None = None,
 ) -> EvaluationReport:
     """Run a policy in the simulator under each attack.
 
@@ -101,11 +116,18 @@ def evaluate(
         certify: Also bound what any attack can do to single actions, see `certificates.certify`.
         max_rows: Most simulators alive at once.
         progress: Show a progress bar if standard error is a terminal.
+        critics: Whose critics lead the attacks that ask some, of "own" (the policy's), "data" and
+            "rollouts", which are fitted to `data` and to episodes of the policy in the simulator;
+            with several, each of these attacks is met with each, as in `mc`, `mc@data` and
+            `mc@rollouts`. None takes the policy's own, and those of `data` if it is given; where
+            the policy lacks some, "strong" attacks take those of rollouts instead.
+        data: What to fit critics to, see `load_dataset`.
+        critic_settings: How to fit them.
 
     Raises:
         UsageError: If an argument is impossible, a name unknown, or an environment not usable; if
             nothing says which environment or which cost is meant.
-        DataError: If the policy does not fit the environment.
+        DataError: If the policy, or the data, do not fit the environment.
         MissingSimulatorError: If there is no simulator on this machine.
     """
     evaluation = prepare(
@@ -120,6 +142,9 @@ def evaluate(
         cost_limit=cost_limit,
         record=record,
         certify=certify,
+        critics=critics,
+        data=data,
+        critic_settings=critic_settings,
     )
     return evaluation.run(workers=workers, max_rows=max_rows, progress=progress)
 
@@ -137,6 +162,9 @@ def prepare(
     cost_limit: float | None = None,
     record: bool = False,
     certify: bool = False,
+    critics: str | Sequence[str] | None = None,
+    data: Source | None = None,
+    critic_settings: CriticSettings | None = None,
 ) -> Evaluation:
     """Everything of `evaluate` before the first episode: see there for arguments and errors."""
     if episodes < 1:
@@ -149,14 +177,29 @@ def prepare(
         raise UsageError(f"cost_limit must be finite and not negative, but is {cost_limit}")
     carried = victim.context
     source = env if isinstance(env, EnvironmentSource) else environment_of(carried, env=env)
+    has = getattr(victim, "critics", SIGNALS)
+    remembers = getattr(victim, "remembers", False)
+    own, sources = choose_sources(
+        critics,
+        own=has,
+        data=None if data is None else load_dataset(data, max_memory="auto"),
+        settings=critic_settings or CriticSettings(),
+        attacks=attacks,
+        remembers=remembers,
+    )
+    asked = has if own else ()
     chosen = resolve_attacks(
         attacks,
         settings=attack_set,
-        critics=getattr(victim, "critics", ("reward", "cost")),
+        critics=SIGNALS if sources else asked,
+        no_critic=why_no_critic(remembers=remembers),
         gradients=getattr(victim, "differentiable", True),
     )
+    chosen, leaders = led_by(chosen, own=asked, sources=sources)
+    sources = tuple(source for source in sources if source.name in leaders.values())
     budget = budget_of(victim, epsilon, units=epsilon_units)
     context = _simulated_context(victim, source)
+    require_fit(sources, context, sizes=(victim.observation_size, victim.action_size))
     given = np.asarray(epsilon, np.float64)
     plan = EvaluationPlan(
         context=context,
@@ -168,9 +211,17 @@ def prepare(
         cost_limit=cost_limit,
         attacks={attack.name: attack_settings(attack) for attack in chosen},
         certify=certify,
+        critics={source.name: source.to_json() for source in sources},
     )
     return Evaluation(
-        plan=plan, policy=victim, source=source, attacks=chosen, budget=budget, record=record
+        plan=plan,
+        policy=victim,
+        source=source,
+        attacks=chosen,
+        budget=budget,
+        critic_sources=sources,
+        leaders=leaders,
+        record=record,
     )
 
 
@@ -205,6 +256,8 @@ class Trial(NamedTuple):
     """How far it may move each coordinate, raw units, (ds,)."""
     multiple: float = 1.0
     """The same as a multiple of the budget asked for."""
+    critics: FittedCritics | None = None
+    """Whom the attack asks instead of the policy's own critics, once they are fitted."""
 
     @property
     def needs_rehearsal(self) -> bool:
@@ -245,6 +298,9 @@ class Evaluation:
         attacks: As asked for; `simulate` fits or finds those that must know their victim.
         budget: Of the attacks, raw units, shape (ds,).
         record: Whether `run` keeps the steps of some episodes, see `evaluate`.
+        critic_sources: What critics are fitted to.
+        leaders: The names of those sources whose critics lead an attack, by the name of the attack;
+            all others ask the policy's own.
     """
 
     plan: EvaluationPlan
@@ -253,6 +309,8 @@ class Evaluation:
     attacks: tuple[Attack, ...]
     budget: Tensor
     record: bool = False
+    critic_sources: tuple[CriticSource, ...] = ()
+    leaders: dict[str, str] = field(default_factory=dict)
 
     @property
     def trials(self) -> list[Trial]:
@@ -267,6 +325,7 @@ class Evaluation:
         progress: bool = True,
         keep_in: Path | None = None,
         adversaries_in: Path | None = None,
+        critics_in: Path | None = None,
         meanwhile: Callable[[EvaluationReport], object] | None = None,
     ) -> EvaluationReport:
         """Run all episodes; see `evaluate`.
@@ -281,6 +340,7 @@ class Evaluation:
                 from there, to the same numbers.
             adversaries_in: A folder for attacks that must first be found: against the same policy,
                 with the same budget and settings, they are found once.
+            critics_in: A folder for critics that must be fitted: to the same policy, once.
             meanwhile: Gets the report of all other attacks before the first of these is searched.
         """
 
@@ -294,6 +354,7 @@ class Evaluation:
             progress=progress,
             keep_in=keep_in,
             adversaries_in=adversaries_in,
+            critics_in=critics_in,
             meanwhile=None if meanwhile is None else lambda so_far: meanwhile(report(so_far)),
         )
         whole = report(found)
@@ -347,6 +408,7 @@ class Evaluation:
         progress: bool,
         keep_in: Path | None,
         adversaries_in: Path | None,
+        critics_in: Path | None,
         meanwhile: SoFar | None,
     ) -> Simulated:
         """Run the episodes of the plan in each of some trials.
@@ -358,6 +420,7 @@ class Evaluation:
             progress: See there.
             keep_in: See there.
             adversaries_in: See there.
+            critics_in: See there.
             meanwhile: See there.
         """
         if max_rows < 1:
@@ -371,6 +434,7 @@ class Evaluation:
             for trial in trials
             if trial.needs_rehearsal
         )
+        total += sum(critics_work(source, horizon=horizon) for source in self.critic_sources)
         with (
             progress_bar("evaluate", total=total, enabled=progress) as bar,
             Rollouts(
@@ -382,12 +446,25 @@ class Evaluation:
             ) as rollouts,
         ):
             visited = None
+            critics = self._critics(bar, workers=workers, folder=critics_in)
+            trials = [
+                t._replace(critics=critics[self.leaders[t.attack.name]])
+                if t.attack.name in self.leaders
+                else t
+                for t in trials
+            ]
             if fitting:
                 recorder = _Recorder()
                 seeds = _episode_seeds(plan.seed, FIT_EPISODES, domain=_FIT)
                 rollouts.run([Job(recorder, range(FIT_EPISODES), seeds, self.budget)])
                 visited = torch.cat(recorder.seen)
-                fitted = {a.name: a.fit(policy, visited) for a in self.attacks if a.needs_fit}
+                fitted = {
+                    t.attack.name: t.attack.fit(
+                        policy if t.critics is None else WithCritics(policy, t.critics), visited
+                    )
+                    for t in trials
+                    if t.attack.needs_fit
+                }
                 trials = [t._replace(attack=fitted.get(t.attack.name, t.attack)) for t in trials]
             seeds = _episode_seeds(plan.seed, plan.episodes, domain=_EVALUATE)
             # Each attack that must be found has waves of its own, behind those of all others.
@@ -426,11 +503,36 @@ class Evaluation:
                     ran += found
             return Simulated(self._sorted(done.tables), ran, visited if plan.certify else None)
 
+    def _critics(
+        self, bar: ProgressBar, *, workers: int | None, folder: Path | None
+    ) -> dict[str, FittedCritics]:
+        """Those that lead attacks, by their source."""
+        finder = CriticFinder(
+            self.policy,
+            source=self.source,
+            horizon=self.plan.context.max_episode_steps or 0,
+            workers=workers,
+            bar=bar,
+            identity=self._identity,
+            # What has no name cannot be found again.
+            folder=folder if self.plan.policy else None,
+        )
+        return finder.find(self.critic_sources, self.plan.to_json().get("critics", {}))
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """Whom, and where, all that must first be found is about."""
+        environment = self.plan.to_json()["environment"]
+        environment.pop("versions", None)
+        return {
+            "policy_sha256": self.plan.policy,
+            "env": self.plan.context.env_id,
+            "environment": environment,
+        }
+
     def _rehearsal(
         self, budget: Tensor, bar: ProgressBar, *, workers: int | None, folder: Path | None
     ) -> Rehearsal:
-        environment = self.plan.to_json()["environment"]
-        environment.pop("versions", None)
         return Rehearsal(
             self.policy,
             source=self.source,
@@ -438,12 +540,7 @@ class Evaluation:
             workers=workers,
             horizon=self.plan.context.max_episode_steps or 0,
             bar=bar,
-            identity={
-                "policy_sha256": self.plan.policy,
-                "env": self.plan.context.env_id,
-                "environment": environment,
-                "budget": budget.tolist(),
-            },
+            identity={**self._identity, "budget": budget.tolist()},
             # What has no name cannot be found again.
             folder=folder if self.plan.policy else None,
         )
@@ -467,6 +564,13 @@ class Evaluation:
         carried = self.policy.context
         ran = {trial.attack.name: trial for trial in trials}
         asked = [attack for attack in self.attacks if attack.name in ran]
+        critics: dict[str, dict[str, Any]] = {}
+        for trial in trials:
+            if trial.critics is not None:
+                told = critics.setdefault(
+                    self.leaders[trial.attack.name], {**trial.critics.told, "asked": []}
+                )
+                told["asked"] = sorted({*told["asked"], *trial.attack.critics})
         return EvaluationReport(
             plan=plan,
             carried=carried,
@@ -493,6 +597,7 @@ class Evaluation:
                 seed=plan.seed,
                 progress=progress,
             ),
+            critics=critics,
         )
 
 
@@ -572,7 +677,8 @@ def _waves(trials: Sequence[Trial], seeds: list[int], max_rows: int) -> Iterator
         episodes = range(int(part[0]), int(part[-1]) + 1)
         part_seeds = [seeds[i] for i in episodes]
         jobs = [
-            Job(trial.met, episodes, part_seeds, trial.budget, trial.multiple) for trial in trials
+            Job(trial.met, episodes, part_seeds, trial.budget, trial.multiple, trial.critics)
+            for trial in trials
         ]
         together = max_rows // len(episodes)
         for group in np.array_split(np.arange(len(jobs)), math.ceil(len(jobs) / together)):

@@ -30,6 +30,8 @@ class EvaluationPlan:
         certify: Whether actions are certified, too.
         budgets: Multiples of epsilon to meet one after the other, ascending; empty means epsilon
             alone.
+        critics: What critics are fitted to and how, by the name of the source; empty if no attack
+            asks others than the policy's own.
     """
 
     context: EnvironmentContext
@@ -42,6 +44,7 @@ class EvaluationPlan:
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     certify: bool = False
     budgets: tuple[float, ...] = ()
+    critics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def at(self, multiple: float) -> EvaluationPlan:
         """The plan of one of the budgets by itself."""
@@ -65,6 +68,8 @@ class EvaluationPlan:
             document["budgets"] = self.budgets
         if self.certify:
             document["certify"] = True
+        if self.critics:
+            document["critics"] = self.critics
         # Attacks of the user's own may hold settings that JSON does not know.
         plain: dict[str, Any] = json.loads(json.dumps(document, default=str))
         return plain

@@ -107,6 +107,7 @@ def provenance(report: EvaluationReport, plan: EvaluationPlan) -> dict[str, Any]
     return {
         "config": plan.to_json(),
         "attacks": report.attacks,
+        **({"critics": report.critics} if report.critics else {}),
         "trained_for": report.carried.to_json(),
         "differences": report.differences,
         "reward_range": report.reward_range,

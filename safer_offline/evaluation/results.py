@@ -15,6 +15,7 @@ from safer_offline.context import EnvironmentContext
 from safer_offline.evaluation import statistics
 from safer_offline.evaluation.certificates.certificate import Certificate
 from safer_offline.evaluation.certificates.words import in_words
+from safer_offline.evaluation.critics.quality import what_to_know
 from safer_offline.evaluation.gates import zero_budget_is_natural
 from safer_offline.evaluation.paths import EpisodePath
 from safer_offline.evaluation.plan import EvaluationPlan
@@ -49,6 +50,8 @@ class EvaluationReport:
         searched: Those attacks that were found in whole episodes.
         paths: Steps of some episodes, where they were to be recorded.
         certificate: What is certain of single actions, if that was asked for.
+        critics: What is known of critics that were fitted to lead attacks, by the name of their
+            source, see `FittedCritics.told`; `asked` says which of them were.
     """
 
     plan: EvaluationPlan
@@ -60,6 +63,7 @@ class EvaluationReport:
     searched: tuple[str, ...] = ()
     paths: tuple[EpisodePath, ...] = field(default=(), repr=False)
     certificate: Certificate | None = None
+    critics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def env_id(self) -> str:
@@ -144,11 +148,19 @@ class EvaluationReport:
         return [*failures, *(self.certificate.failures if self.certificate else ())]
 
     def remarks(self) -> list[str]:
-        """What to know of attacks that were searched for in whole episodes; see `remarks`."""
+        """What to know of attacks that were searched for, or led by fitted critics."""
         learning = [
             unfinished_learning(name, self.attacks[name].get("curve", ())) for name in self.searched
         ]
-        return [*weaker_than_others(self.episodes, self.searched), *filter(None, learning)]
+        return [
+            *self.remarks_on_critics(),
+            *weaker_than_others(self.episodes, self.searched),
+            *filter(None, learning),
+        ]
+
+    def remarks_on_critics(self) -> list[str]:
+        """What to know of critics that were fitted to lead attacks; see `quality`."""
+        return [line for name, told in self.critics.items() for line in what_to_know(name, told)]
 
     def certified(self) -> list[str]:
         """The certificate in sentences; empty if none was asked for."""

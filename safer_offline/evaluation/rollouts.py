@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from safer_offline.attacks import Attack, AttackTarget, RowNoise
+from safer_offline.attacks import Attack, AttackTarget, Critics, RowNoise, WithCritics
 from safer_offline.attacks.base import rows_of
 from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
@@ -130,6 +130,8 @@ class Job(NamedTuple):
     """How far the attack may move each coordinate, raw units, (ds,)."""
     multiple: float = 1.0
     """The same as a multiple of the budget asked for."""
+    critics: Critics | None = None
+    """Whom the attack asks instead of the policy's own critics."""
 
 
 class RowSteps(NamedTuple):
@@ -288,6 +290,7 @@ class Adversary:
         self._attack = job.attack
         self.victim = Victim(policy, len(job.seeds), under=f"attack '{job.attack.name}'")
         self._budget = job.budget
+        self._critics = job.critics
         self._noise = RowNoise.seeded(seed, job.attack.name, job.seeds)
         self._previous: Tensor | None = None
         self._used = torch.zeros(len(job.seeds), len(job.budget), dtype=torch.float64)
@@ -300,8 +303,9 @@ class Adversary:
         """
         mask = torch.from_numpy(running)
         clean = torch.from_numpy(observations).to(self._budget.device)
+        target = self.victim.rows(mask).target
         perturbed = self._attack.perturb(
-            self.victim.rows(mask).target,
+            target if self._critics is None else WithCritics(target, self._critics),
             clean,
             epsilon=self._budget,
             noise=self._noise.rows(mask),

@@ -9,7 +9,7 @@ from safer_offline.errors import UsageError
 from safer_offline.evaluation import outputs
 from safer_offline.evaluation.budgets import BudgetEvaluation, BudgetReport
 from safer_offline.evaluation.comparison import Comparison
-from safer_offline.evaluation.folders import adversaries_folder, results_folder
+from safer_offline.evaluation.folders import adversaries_folder, critics_folder, results_folder
 from safer_offline.evaluation.harness import Evaluation
 from safer_offline.evaluation.side_by_side import RunOfMethod
 from safer_offline.evaluation.trainings import group_by_training
@@ -58,6 +58,7 @@ def run_each(
                     workers=workers,
                     keep_in=folder,
                     adversaries_in=adversaries_folder(run),
+                    critics_in=critics_folder(run),
                     meanwhile=partial(meanwhile, run),
                 )
                 outputs.save(found[run], folder)

@@ -65,6 +65,11 @@ def _caption(report: EvaluationReport) -> str:
         lines.append("return/data: 0 and 1 are the extreme returns in the policy's dataset")
     if report.dsrl_range:
         lines.append("return/DSRL: those in DSRL's dataset of this task, as others report")
+    if report.critics:
+        sources = ", ".join(f"@{name}" for name in report.critics)
+        lines.append(
+            f"{sources}: led by critics that were fitted to these, not by the policy's own"
+        )
     if report.differences:
         lines.append(report.differences)
     lines += report.remarks()

@@ -16,6 +16,7 @@ from safer_offline.context import BoxSpace, EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.errors import UsageError
 from safer_offline.evaluation import harness as evaluation
+from safer_offline.evaluation.critics.settings import CriticSettings
 from safer_offline.evaluation.folders import list_evaluations, results_folder
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.reference import dsrl_range
@@ -285,6 +286,7 @@ def command(monkeypatch, report):
     class Prepared:
         plan = report.plan
         trials = ()
+        critic_sources = ()
 
         def run(self, **settings):
             asked.update(settings)
@@ -312,6 +314,7 @@ def test_command_passes_on_what_it_was_told(command, tmp_path):
         "--epsilon", "0.1,0.2",
         "--epsilon-units", "std", "--episodes", 3, "--seed", 7, "--workers", 0,
         "--cost-limit", 5, "--certify", "--out", tmp_path / "out",
+        "--critics", "own,rollouts", "--critic-set", "updates=7", "--critic-set", "seed=3",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert callable(asked.pop("meanwhile"))
@@ -322,6 +325,9 @@ def test_command_passes_on_what_it_was_told(command, tmp_path):
         "episodes": 3, "seed": 7, "workers": 0, "cost_limit": 5.0, "record": False,
         "certify": True, "keep_in": tmp_path / "out",
         "adversaries_in": tmp_path / "out" / "adversaries",
+        "critics_in": tmp_path / "out" / "critics",
+        "critics": "own,rollouts", "data": None,
+        "critic_settings": CriticSettings(updates=7, seed=3),
     }  # fmt: skip
     assert (tmp_path / "out" / "evaluation.csv").exists()
     assert "worst per episode" in result.stdout

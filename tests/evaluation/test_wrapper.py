@@ -119,7 +119,7 @@ def test_a_model_of_stable_baselines_learns_under_attack_on_itself():
     ("settings", "message"),
     [
         ({"attack": "learned", "policy": Pull()}, "must be found first.*learned.*file="),
-        ({"attack": "mc", "policy": Pull()}, "has none"),
+        ({"attack": "mc", "policy": Pull()}, "has no critic"),
         ({"attack": "mad", "policy": lambda observation: observation}, "passes none on"),
         ({"attack": "made", "policy": Pull()}, "mad"),
         ({"policy": Pull(), "epsilon": [0.1, 0.1, 0.1]}, "3 numbers.*2 coordinates"),
