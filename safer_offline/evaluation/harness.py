@@ -185,6 +185,8 @@ def prepare(
         gradients=getattr(victim, "differentiable", True),
     )
     chosen, leaders = led_by(chosen, own=asked, sources=sources)
+    if sources and not leaders and (critics, data) != (None, None):
+        warnings.warn("no attack here asks critics, so none are fitted", stacklevel=3)
     sources = tuple(source for source in sources if source.name in leaders.values())
     if (count := np.size(np.asarray(epsilon))) not in (1, victim.observation_size):
         several = ",".join(f"{one:g}" for one in np.asarray(epsilon, np.float64))
