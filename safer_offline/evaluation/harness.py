@@ -196,6 +196,8 @@ def prepare(
         gradients=getattr(victim, "differentiable", True),
     )
     chosen, leaders = led_by(chosen, own=asked, sources=sources)
+    if sources and not leaders and (critics, data) != (None, None):
+        warnings.warn("no attack here asks critics, so none are fitted", stacklevel=3)
     sources = tuple(source for source in sources if source.name in leaders.values())
     budget = budget_of(victim, epsilon, units=epsilon_units)
     context = _simulated_context(victim, source)

@@ -341,6 +341,28 @@ def test_without_gradients_nothing_is_fitted():
     assert "critics" not in evaluation.plan.to_json()
 
 
+class Plain(Natural):
+    """Asks a critic, and needs no gradients."""
+
+    name, critics = "plain", ("cost",)
+
+    def perturb(self, target, observations, *, epsilon, **rest):
+        acted, _ = target.action_distribution(observations)
+        return observations + epsilon * target.q_cost(observations, acted)[:, None].sign()
+
+
+def test_critics_lead_an_attack_on_a_function_too_if_it_needs_no_gradients():
+    report = run(lambda seen: [-1.0, 0.0], [Plain()], critics="rollouts")
+    assert list(report.attacks) == ["plain@rollouts"]
+    assert report.episodes["budget_used"].min() > 0.9
+    assert report.critics["rollouts"]["constant"] == {}
+
+
+def test_where_no_attack_asks_nothing_is_fitted_and_it_is_said():
+    with pytest.warns(UserWarning, match="no attack here asks critics"):
+        assert ready(Network(), "natural,mad", critics="rollouts").critic_sources == ()
+
+
 class Remembering(WithOwn):
     remembers, critics = True, ()
 
@@ -398,12 +420,6 @@ def test_data_of_another_size_are_refused_before_anything_runs(points):
     source = EnvironmentSource(name="ball-run")
     with pytest.raises(DataError, match=r"size 2 and actions of size 2, but .* has 7 and 2"):
         prepare(lambda seen: [0, 0], env=source, attacks=[Plain()], data=points)
-
-
-class Plain(Natural):
-    """Asks a critic, and needs no gradients."""
-
-    name, critics = "plain", ("cost",)
 
 
 # What is kept

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from safer_offline import evaluate
+from safer_offline import CriticSettings, evaluate
 from safer_offline.attacks import MAD, GeneratorNoise, Search
 from safer_offline.datasets.behaviors.learned.stable_baselines import stable_baselines
 from safer_offline.datasets.behaviors.scripted.circle import CarDriver, ClippedCircle
@@ -93,6 +93,23 @@ def test_an_archive_meets_the_attacks_that_need_no_critic(models, tmp_path):
         report = evaluate(model, env=SOURCE, episodes=2, workers=0, progress=False)
     assert list(report.attacks) == ["natural", "uniform", "gaussian", "mad"]
     assert len(digest) == 64
+
+
+@pytest.mark.parametrize("name", ["PPO", "TD3"])
+def test_critics_are_fitted_to_models_of_stable_baselines(models, name):
+    report = evaluate(
+        models[name],
+        env=SOURCE,
+        attacks="mc,mr",
+        attack_set=["mc.steps=2", "mr.steps=2"],
+        critics="rollouts",
+        critic_settings=CriticSettings(updates=10, hidden_sizes=(8,), episodes=4),
+        episodes=1,
+        workers=0,
+        progress=False,
+    )
+    assert list(report.attacks) == ["mc@rollouts", "mr@rollouts"]
+    assert report.critics["rollouts"]["transitions"] == 4 * 12
 
 
 def test_networks_functions_and_models_of_the_same_policy_are_the_same():
