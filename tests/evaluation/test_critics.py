@@ -321,7 +321,7 @@ def test_data_lead_too_by_default_and_a_label_is_met_with_all():
 
 def test_a_policy_without_critics_meets_all_strong_attacks_by_rollouts(points):
     evaluation = ready(Network(), "strong")
-    led = [f"{name}@rollouts" for name in ("amad", "mc", "mr", "minr", "coupled")]
+    led = [f"{name}@rollouts" for name in ("amad", "mc", "mr", "minr", "mix", "lure", "coupled")]
     assert [a.name for a in evaluation.attacks] == [
         "natural", "uniform", "gaussian", "mad", *led, "bias", "learned",
     ]  # fmt: skip
