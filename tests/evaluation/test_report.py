@@ -533,6 +533,8 @@ def test_what_is_missing_is_said(small, name, said):
         ("evaluations/e/comparison.json", b"\x00", "comparison.json cannot be read"),
         ("evaluations/e/comparison.json", b'{"config": 3}', "Its table is missing or damaged"),
         ("../points.h5", b"junk", "The dataset cannot be drawn"),
+        ("config.json", b'{"dataset": "' + b"1" * 400 + b'"}', "is no longer where it was"),
+        ("config.json", b'{"dataset": "a\\u0000"}', "is no longer where it was"),
     ],
 )
 def test_what_is_damaged_is_said(small, name, content, said):

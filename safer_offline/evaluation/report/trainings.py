@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from pathlib import Path
@@ -152,6 +153,8 @@ def _find(name: str, run: Path) -> Path | None:
     """The file where it was, or as far from the run as it was from the place of the command."""
     places = (Path(), run.absolute().parent, *run.absolute().parent.parents[:2])
     for place in places:
-        if (place / name).is_file():
-            return place / name
+        # What stands in a damaged file need not be the name of any.
+        with contextlib.suppress(OSError, ValueError):
+            if (place / name).is_file():
+                return place / name
     return None
