@@ -34,8 +34,8 @@ def training_section(run: RunFiles) -> Html | None:
         return None
     return folded(
         tag("h3", "Training"),
-        *_settings(run),
         *_curves(run),
+        *_settings(run),
     )
 
 
@@ -57,7 +57,7 @@ def _settings(run: RunFiles) -> list[Html | None]:
         tag("h4", "How to reproduce it"),
         command(text),
         bullets(notes),
-        facts_table(facts, caption="What the training was told"),
+        folded("All settings", facts_table(facts, caption="What the training was told")),
     ]
 
 
