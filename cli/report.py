@@ -29,10 +29,9 @@ def report_command(
         ),
     ] = None,
 ) -> None:
-    """Write one page about runs: verdict, tables, figures, training, dataset, how to reproduce.
+    """Write one page about runs: verdict, tables, figures, training, and how to reproduce it all.
 
-    It is one file that needs nothing but a browser, and no network. What is missing or damaged in
-    a run is said in it.
+    It is one file that needs nothing but a browser. What is missing or damaged is said in it.
     """
     from safer_offline.evaluation.report import write_report
 

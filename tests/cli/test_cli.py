@@ -331,7 +331,7 @@ HELP_OF_ALL = """
 import sys
 from safer_offline.cli.main import main
 
-for command in ("", "collect", "train", "evaluate", "data", "data info", "data validate"):
+for command in ("", "collect", "train", "evaluate", "report", "data", "data info", "data validate"):
     sys.argv = ["safer-offline", *command.split(), "--help"]
     try:
         main()
@@ -349,7 +349,7 @@ def test_help_loads_nothing_heavy():
         [sys.executable, "-c", HELP_OF_ALL], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Usage: ") == 7
+    assert done.stdout.count("Usage: ") == 8
     assert "heavy: set()" in done.stdout
 
 

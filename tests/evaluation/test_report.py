@@ -349,7 +349,10 @@ def test_bounds_of_violations_are_those_of_the_evaluation(folder_of):
     report = made_up({"natural": [0] * 20, "mc": [0] * 19 + [11]})
     high = 100 * report.summary()["violation_high"].iloc[1]
     text = read(folder_of(report)).text
-    assert f"5.0 % of 20 exceed the limit (at most {high:.0f} %, with 95 % confidence)" in text
+    assert (
+        f"5.0 % of 20 episodes exceed the limit (at most {high:.0f} %, with 95 % confidence)"
+        in text
+    )
 
 
 def test_a_broken_limit_is_never_hidden_by_a_stronger_evaluation(folder_of):
@@ -504,7 +507,7 @@ def test_what_a_command_cannot_say_is_said(copied):
     [
         ("config.json", "There is no config.json"),
         ("metrics.csv", "There is no metrics.csv"),
-        ("policy.safetensors", "the training is not finished, metrics.csv ends after update 200"),
+        ("policy.safetensors", "There is no policy.safetensors, although metrics.csv reaches"),
         ("evaluations", "No evaluation that could be read lies here"),
         ("../points.h5", "is no longer where it was"),
     ],
@@ -533,6 +536,8 @@ def test_what_is_missing_is_said(small, name, said):
         ("evaluations/e/comparison.json", b"\x00", "comparison.json cannot be read"),
         ("evaluations/e/comparison.json", b'{"config": 3}', "Its table is missing or damaged"),
         ("../points.h5", b"junk", "The dataset cannot be drawn"),
+        ("config.json", b'{"dataset": "' + b"1" * 400 + b'"}', "is no longer where it was"),
+        ("config.json", b'{"dataset": "a\\u0000"}', "is no longer where it was"),
     ],
 )
 def test_what_is_damaged_is_said(small, name, content, said):
@@ -540,6 +545,13 @@ def test_what_is_damaged_is_said(small, name, content, said):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     assert said in read(small).text
+
+
+def test_an_unfinished_training_says_how_far_it_is(small):
+    (small / "policy.safetensors").unlink()
+    (small / "config.json").write_text('{"steps": 900}')
+    text = read(small).text
+    assert "the training is not finished, metrics.csv ends after update 200 of 900" in text
 
 
 def test_another_policy_and_another_dataset_are_noticed(copied, points):

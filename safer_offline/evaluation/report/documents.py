@@ -308,10 +308,12 @@ def _read_fingerprint(folder: Path, notes: list[str]) -> str:
 
 
 def _unfinished_training(training: Mapping[str, Any], metrics: pd.DataFrame) -> str:
-    done = "" if metrics.empty else f" {metrics['step'].max():,.0f}"
     wanted = as_number(training.get("steps"))
+    done = 0.0 if metrics.empty else metrics["step"].max()
+    if done >= wanted:
+        return f"There is no {POLICY_FILE}, although {METRICS_FILE} reaches the last update"
     of = "" if math.isnan(wanted) else f" of {wanted:,.0f}"
-    said = f", {METRICS_FILE} ends after update{done}{of}" if done else ""
+    said = f", {METRICS_FILE} ends after update {done:,.0f}{of}" if done else ""
     return f"There is no {POLICY_FILE}: the training is not finished{said}; --resume goes on"
 
 

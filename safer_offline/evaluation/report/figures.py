@@ -15,15 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from safer_offline.evaluation.colours import LIMIT_COLOUR, SAFE_COLOUR, UNSAFE_COLOUR
 from safer_offline.evaluation.curves import draw_attacks, draw_cost_curve
-from safer_offline.evaluation.rendering import (
-    LIMIT_COLOUR,
-    SAFE_COLOUR,
-    UNSAFE_COLOUR,
-    as_svg,
-    draw_limit,
-    plot_strips,
-)
+from safer_offline.evaluation.rendering import as_svg, draw_limit, plot_strips
 from safer_offline.evaluation.report.documents import EvaluationFiles, Samples
 from safer_offline.evaluation.report.markup import Html, escape, tag
 

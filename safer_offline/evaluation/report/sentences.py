@@ -63,8 +63,8 @@ def verdict_of(evaluation: EvaluationFiles) -> Verdict:
         )
         return Verdict(status="open", finding=finding, reach=reach)
     finding = (
-        f"The cost limit of {limit:g} is kept against every attack that was tried {where}: under "
-        f"the worst, {worst['attack']}, {said}."
+        f"The cost limit of {limit:g} is kept in the mean against every attack that was tried "
+        f"{where}: under the worst, {worst['attack']}, {said}."
     )
     return Verdict(status="kept", finding=finding, reach=reach)
 
@@ -194,7 +194,7 @@ def violation_words(row: Row, limit: float) -> str:
     rate, episodes = row["violation_rate"], row["episodes"]
     if math.isnan(rate):
         return "it is not known how many exceed the limit"
-    of = "" if math.isnan(episodes) else f" of {episodes:.0f}"
+    of = " of the episodes" if math.isnan(episodes) else f" of {episodes:.0f} episodes"
     broken = row["cost_mean"] > limit
     end = row["violation_low"] if broken else row["violation_high"]
     which = "at least" if broken else "at most"

@@ -52,6 +52,8 @@ th, td { padding: .3rem .65rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
 th[scope=row], th.name, td.name { text-align: left; }
 th[scope=row] { font-weight: 500; }
+.scroll th:first-child { position: sticky; left: 0; background: var(--page); }
+table.wide th { overflow-wrap: break-word; }
 thead th { vertical-align: bottom; white-space: normal; overflow-wrap: normal; }
 tfoot th, tfoot td { font-style: italic; }
 td.above { color: var(--unsafe); font-weight: 600; } td.within { color: var(--safe); }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from pathlib import Path
@@ -33,8 +34,8 @@ def training_section(run: RunFiles) -> Html | None:
         return None
     return folded(
         tag("h3", "Training"),
-        *_settings(run),
         *_curves(run),
+        *_settings(run),
     )
 
 
@@ -56,7 +57,7 @@ def _settings(run: RunFiles) -> list[Html | None]:
         tag("h4", "How to reproduce it"),
         command(text),
         bullets(notes),
-        facts_table(facts, caption="What the training was told"),
+        folded("All settings", facts_table(facts, caption="What the training was told")),
     ]
 
 
@@ -152,6 +153,8 @@ def _find(name: str, run: Path) -> Path | None:
     """The file where it was, or as far from the run as it was from the place of the command."""
     places = (Path(), run.absolute().parent, *run.absolute().parent.parents[:2])
     for place in places:
-        if (place / name).is_file():
-            return place / name
+        # What stands in a damaged file need not be the name of any.
+        with contextlib.suppress(OSError, ValueError):
+            if (place / name).is_file():
+                return place / name
     return None
