@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from safer_offline.evaluation.budgets import BudgetEvaluation
-    from safer_offline.evaluation.harness import Evaluation
     from safer_offline.evaluation.outputs import Found
+    from safer_offline.evaluation.simulation import Evaluation
 
 
 def evaluate_command(

@@ -1,6 +1,8 @@
 """How safe a policy stays when its observations are attacked, measured in simulation.
 
 harness     `evaluate`: a policy, an environment, attacks and a budget
+simulation  how an evaluation runs, every episode under every attack
+trials      what there is to run: attacks with budgets, in batches of episodes
 budgets     `evaluate_budgets`: the same with several budgets, and the curve through them
 task        which environment is meant: what the policy carries, or what the user says
 foreign     policies that others trained or wrote, as ours look to an attack

@@ -28,10 +28,12 @@ from safer_offline.evaluation import statistics
 from safer_offline.evaluation.certificates.words import in_words
 from safer_offline.evaluation.critics.settings import CriticSettings
 from safer_offline.evaluation.critics.sources import CriticSource
-from safer_offline.evaluation.harness import Evaluation, Simulated, Trial, prepare
+from safer_offline.evaluation.harness import prepare
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.results import EvaluationReport, epsilon_cell
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
+from safer_offline.evaluation.simulation import Evaluation, Simulated
+from safer_offline.evaluation.trials import Trial
 
 
 def evaluate_budgets(

@@ -25,7 +25,7 @@ from safer_offline.progress import progress_bar
 
 if TYPE_CHECKING:
     from safer_offline.evaluation.budgets import BudgetEvaluation
-    from safer_offline.evaluation.harness import Evaluation
+    from safer_offline.evaluation.simulation import Evaluation
 
 ROWS = 16
 STEPS = 20

@@ -50,6 +50,7 @@ class EvaluationReport:
         searched: Those attacks that were found in whole episodes.
         paths: Steps of some episodes, where they were to be recorded.
         certificate: What is certain of single actions, if that was asked for.
+        failed_gates: In sentences: attacks whose gradients lead nowhere, see `gates`.
         critics: What is known of critics that were fitted to lead attacks, by the name of their
             source, see `FittedCritics.told`; `asked` says which of them were.
     """
@@ -63,6 +64,7 @@ class EvaluationReport:
     searched: tuple[str, ...] = ()
     paths: tuple[EpisodePath, ...] = field(default=(), repr=False)
     certificate: Certificate | None = None
+    failed_gates: tuple[str, ...] = ()
     critics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -144,7 +146,8 @@ class EvaluationReport:
 
     def gate_failures(self) -> list[str]:
         """What must hold and does not, see `gates`; empty if all is in order."""
-        failures = [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+        zero = [] if np.any(self.epsilon) else zero_budget_is_natural(self.episodes)
+        failures = [*zero, *self.failed_gates]
         return [*failures, *(self.certificate.failures if self.certificate else ())]
 
     def remarks(self) -> list[str]:

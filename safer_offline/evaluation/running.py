@@ -10,8 +10,8 @@ from safer_offline.evaluation import outputs
 from safer_offline.evaluation.budgets import BudgetEvaluation, BudgetReport
 from safer_offline.evaluation.comparison import Comparison
 from safer_offline.evaluation.folders import adversaries_folder, critics_folder, results_folder
-from safer_offline.evaluation.harness import Evaluation
 from safer_offline.evaluation.side_by_side import RunOfMethod
+from safer_offline.evaluation.simulation import Evaluation
 from safer_offline.evaluation.trainings import group_by_training
 from safer_offline.interruption import Interrupted, signal_of
 from safer_offline.locking import sole_writer

@@ -24,8 +24,9 @@ from safer_offline.evaluation.adversaries.rehearsal import rehearsal_seeds
 from safer_offline.evaluation.adversaries.rehearse import rehearse
 from safer_offline.evaluation.budgets import BudgetEvaluation
 from safer_offline.evaluation.foreign import foreign_policy
-from safer_offline.evaluation.harness import _EVALUATE, _FIT, _episode_seeds, prepare
+from safer_offline.evaluation.harness import prepare
 from safer_offline.evaluation.remarks import unfinished_learning, weaker_than_others
+from safer_offline.evaluation.trials import EVALUATE, FIT, episode_seeds
 from safer_offline.evaluation.unfinished import forget_unfinished
 from safer_offline.interruption import Interrupted
 
@@ -116,7 +117,7 @@ def test_training_leaves_the_global_generators_alone():
 
 
 def test_rehearsals_never_see_the_episodes_that_judge():
-    judged = {seed for d in (_EVALUATE, _FIT) for seed in _episode_seeds(0, 1000, domain=d)}
+    judged = {seed for d in (EVALUATE, FIT) for seed in episode_seeds(0, 1000, domain=d)}
     parts = [*range(10), learning._OBSERVE, learning._JUDGE, learning._LEARN]
     rehearsed = [set(rehearsal_seeds(0, 1000, part=part)) for part in parts]
     assert judged.isdisjoint(set.union(*rehearsed))

@@ -32,7 +32,8 @@ from safer_offline.evaluation.critics.quality import spearman, what_to_know
 from safer_offline.evaluation.critics.settings import CriticSettings
 from safer_offline.evaluation.durations import expected_seconds
 from safer_offline.evaluation.foreign import foreign_policy
-from safer_offline.evaluation.harness import _EVALUATE, _FIT, _episode_seeds, prepare
+from safer_offline.evaluation.harness import prepare
+from safer_offline.evaluation.trials import EVALUATE, FIT, episode_seeds
 from safer_offline.interruption import Interrupted
 from safer_offline.progress import progress_bar
 
@@ -262,7 +263,7 @@ def test_critics_are_judged_by_the_policy_alone_also_where_noise_has_led_it():
 
 
 def test_episodes_for_critics_are_nobody_elses():
-    others = [set(_episode_seeds(0, 1000, domain=domain)) for domain in (_EVALUATE, _FIT)]
+    others = [set(episode_seeds(0, 1000, domain=domain)) for domain in (EVALUATE, FIT)]
     others += [set(rehearsal_seeds(0, 1000, part=part)) for part in (0, 1, 1001, 1002, 1003)]
     mine = [set(critic_seeds(0, 1000, part=part)) for part in (0, 1)]
     assert mine[0].isdisjoint(mine[1])

@@ -8,8 +8,9 @@ import torch
 from safer_offline.attacks import AMAD, Attack, MaxCost, Natural, Uniform, resolve_attacks
 from safer_offline.context import EnvironmentContext
 from safer_offline.errors import DataError, UsageError
-from safer_offline.evaluation import harness as evaluation
-from safer_offline.evaluation.harness import Trial, _episode_seeds, _waves, evaluate
+from safer_offline.evaluation import simulation
+from safer_offline.evaluation.harness import evaluate
+from safer_offline.evaluation.trials import Trial, episode_seeds, waves
 
 ENV = "SafetyBallCircle-v0"
 ATTACKS = ("natural", "uniform", "amad", "mc")
@@ -59,7 +60,7 @@ class Spy(Natural):
 def _cheap():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "FIT_EPISODES", 3)
+        patch.setattr(simulation, "FIT_EPISODES", 3)
         yield
 
 
@@ -250,13 +251,13 @@ def test_policy_without_limit_and_range_still_gets_its_numbers():
 def test_waves_cover_everything_once_and_keep_within_the_limit():
     attacks = resolve_attacks("all")
     for episodes, max_rows in ((50, 64), (100, 64), (10, 64), (7, 3), (1, 1), (64, 64)):
-        seeds = _episode_seeds(0, episodes, domain=1)
+        seeds = episode_seeds(0, episodes, domain=1)
         trials = [Trial(attack, torch.zeros(8)) for attack in attacks]
-        waves = list(_waves(trials, seeds, max_rows))
-        assert all(sum(len(job.seeds) for job in wave) <= max_rows for wave in waves)
+        batches = list(waves(trials, seeds, max_rows))
+        assert all(sum(len(job.seeds) for job in wave) <= max_rows for wave in batches)
         done = sorted(
             (job.attack.name, episode, seed)
-            for wave in waves
+            for wave in batches
             for job in wave
             for episode, seed in zip(job.episodes, job.seeds, strict=True)
         )

@@ -462,7 +462,7 @@ def test_the_commands_of_the_page_are_the_ones_that_made_the_numbers(place, monk
     def stop(self, *_, **__):
         raise Planned(self.plan)
 
-    monkeypatch.setattr("safer_offline.evaluation.harness.Evaluation.simulate", stop)
+    monkeypatch.setattr("safer_offline.evaluation.simulation.Evaluation.simulate", stop)
     assert len(run.evaluations) == 3
     for one in run.evaluations:
         command, notes = evaluation_command(run, one)

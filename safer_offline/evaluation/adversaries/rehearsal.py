@@ -22,7 +22,7 @@ ROWS = 32
 """Episodes at a time."""
 
 _REHEARSE = 103
-"""Domain of the seeds: episodes of the evaluation have others (see `harness`)."""
+"""Domain of the seeds: episodes of the evaluation have others (see `trials`)."""
 
 Perturb = Callable[[Tensor, slice], Tensor]
 """Perturbed observations (B, ds) of true ones (B, ds), in episodes start to stop of all of them."""

@@ -34,7 +34,7 @@ ROWS = 32
 """Episodes at a time."""
 
 _CRITICS = 104
-"""Domain of the seeds: evaluation and rehearsals have others (see `harness`, `rehearsal`)."""
+"""Domain of the seeds: evaluation and rehearsals have others (see `trials`, `rehearsal`)."""
 
 _LEARN, _JUDGE = 0, 1
 
