@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def evaluate_budgets(
     policy: EvaluatedPolicy | object,
     *,
     budgets: Sequence[float] = (0.0, 0.5, 1.0, 1.5, 2.0),
-    env: str | EnvironmentSource | None = None,
+    env: str | EnvironmentSource | gymnasium.Env[Any, Any] | None = None,
     attacks: str | Sequence[str | Attack] = "all",
     attack_set: Sequence[str] = (),
     epsilon: float | Sequence[float] = 0.05,

@@ -28,7 +28,7 @@ from safer_offline.attacks.budget import Box
 STATES = 128
 """At so many of the visited observations attacks are compared."""
 
-SLACK = 0.02
+SLACK = 0.1
 """Share of what an attack gains by which it may fall short without anybody being at fault."""
 
 BLIND_SLACK = 0.25

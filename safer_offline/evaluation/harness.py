@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
+import gymnasium
 import numpy as np
 from torch import Tensor
 
@@ -37,13 +38,13 @@ from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
 from safer_offline.evaluation.simulation import Evaluation
-from safer_offline.evaluation.task import describe_differences, environment_of
+from safer_offline.evaluation.task import describe_differences, source_of
 
 
 def evaluate(
     policy: EvaluatedPolicy | object,
     *,
-    env: str | EnvironmentSource | None = None,
+    env: str | EnvironmentSource | gymnasium.Env[Any, Any] | None = None,
     attacks: str | Sequence[str | Attack] = "all",
     attack_set: Sequence[str] = (),
     epsilon: float | Sequence[float] = 0.05,
@@ -70,9 +71,10 @@ def evaluate(
     Args:
         policy: A policy of ours with its critics, or any other: see `foreign_policy`, which needs
             `env`.
-        env: Name of the task (see `EnvironmentSource`), or a source that says more than its name.
-            None takes the environment that the policy was trained for, as it was there; so does its
-            name. What differs from that is a warning, and stands in the report.
+        env: Name of the task (see `EnvironmentSource`), a source that says more than its name, or
+            what `gymnasium.make` made. None takes the environment that the policy was trained for,
+            as it was there; so does its name. What differs from that is a warning, and stands in
+            the report.
         attacks: "all", names (a sequence, or separated by commas), or attacks of your own.
         attack_set: Their settings, such as `mad.steps=50`; see `resolve_attacks`.
         epsilon: Budget of the attacks: one number for all coordinates, or one for each.
@@ -123,7 +125,7 @@ def evaluate(
 def prepare(
     policy: EvaluatedPolicy | object,
     *,
-    env: str | EnvironmentSource | None = None,
+    env: str | EnvironmentSource | gymnasium.Env[Any, Any] | None = None,
     attacks: str | Sequence[str | Attack] = "all",
     attack_set: Sequence[str] = (),
     epsilon: float | Sequence[float] = 0.05,
@@ -147,7 +149,7 @@ def prepare(
     if cost_limit is not None and not 0 <= cost_limit < math.inf:
         raise UsageError(f"cost_limit must be finite and not negative, but is {cost_limit}")
     carried = victim.context
-    source = env if isinstance(env, EnvironmentSource) else environment_of(carried, env=env)
+    source = source_of(carried, env)
     has = getattr(victim, "critics", SIGNALS)
     remembers = getattr(victim, "remembers", False)
     own, sources = choose_sources(
@@ -226,14 +228,15 @@ def is_known(policy: object) -> TypeGuard[EvaluatedPolicy]:
     return hasattr(policy, "action_distribution") and hasattr(policy, "observation_std")
 
 
-def _victim(policy: object, env: str | EnvironmentSource | None) -> EvaluatedPolicy:
+def _victim(
+    policy: object, env: str | EnvironmentSource | gymnasium.Env[Any, Any] | None
+) -> EvaluatedPolicy:
     """The policy itself if it is one as we know them, else what makes it one."""
     if is_known(policy):
         return policy
     if env is None:
         raise UsageError("this policy does not say what environment it is for: name it with env=")
-    source = env if isinstance(env, EnvironmentSource) else EnvironmentSource(name=env)
-    return foreign_policy(policy, source)
+    return foreign_policy(policy, source_of(EnvironmentContext(), env))
 
 
 def _simulated_context(policy: EvaluatedPolicy, source: EnvironmentSource) -> EnvironmentContext:

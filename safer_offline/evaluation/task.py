@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium
+
 from safer_offline.context import EnvironmentContext, same_name
 from safer_offline.environments.source import EnvironmentSource
 from safer_offline.environments.tasks import BULLET_IDS, ENVIRONMENT_IDS
@@ -63,6 +65,40 @@ def environment_of(
         kwargs={**kept, **(kwargs or {})},
         cost_key=key,
         max_episode_steps=limit,
+    )
+
+
+def source_of(
+    carried: EnvironmentContext, env: str | EnvironmentSource | gymnasium.Env[Any, Any] | None
+) -> EnvironmentSource:
+    """Which environment an argument `env` means, see `environment_of`.
+
+    Args:
+        carried: What the policy remembers of its dataset.
+        env: None takes what is carried. An environment that is made already says what it is, and is
+            made again; it is left as it is.
+
+    Raises:
+        UsageError: If nothing says which environment or which cost is meant, or if an environment
+            does not say how it was made.
+    """
+    if isinstance(env, EnvironmentSource):
+        return env
+    if env is None or isinstance(env, str):
+        return environment_of(carried, env=env)
+    spec = env.spec
+    if spec is None or spec.additional_wrappers:
+        raise UsageError(
+            f"each simulation process makes its own environment, and {env} does not say how it was "
+            "made: it "
+            + ("did not come from gymnasium.make" if spec is None else "was wrapped afterwards")
+            + '. Name a function that makes it: env="my_module:make_env"'
+        )
+    # What its registration says need not be said again, and nobody looks on.
+    known = {**gymnasium.spec(spec.id).kwargs, "render_mode": spec.kwargs.get("render_mode")}
+    kwargs = {name: value for name, value in spec.kwargs.items() if known.get(name) != value}
+    return environment_of(
+        carried, env=spec.id, kwargs=kwargs, max_episode_steps=spec.max_episode_steps
     )
 
 

@@ -197,6 +197,24 @@ def test_an_exported_program_is_attacked_by_its_gradients(tmp_path):
         load_foreign(str(tmp_path / "broken.pt2"))
 
 
+def test_an_environment_that_is_made_already_is_made_again():
+    settings = {"attacks": "natural,uniform", "episodes": 2, "workers": 0, "progress": False}
+    made = gymnasium.make("toy_environments:ToyPoint-v0", border=0.0)
+    report = evaluate(lambda seen: [0.5, 0.0], env=made, cost_limit=3, **settings)
+    assert report.plan.context.kwargs == {"border": 0.0}
+    source = EnvironmentSource(name="toy_environments:ToyPoint-v0", kwargs={"border": 0.0})
+    named = evaluate(lambda seen: [0.5, 0.0], env=source, cost_limit=3, **settings)
+    assert report.episodes["cost"].tolist() == named.episodes["cost"].tolist()
+    ours = gymnasium.make("safer_offline:SafetyBallRun-v0", max_episode_steps=7)
+    assert (evaluate(slope, env=ours, **settings).episodes["length"] == 7).all()
+    for env, told in (
+        (made.unwrapped.__class__(), "did not come from gymnasium.make"),
+        (gymnasium.wrappers.ClipAction(made), "was wrapped afterwards"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            evaluate(slope, env=env, **settings)
+
+
 def test_search_finds_what_gradients_find_and_keeps_the_budget():
     policy, clean = foreign_policy(Network(), SOURCE), observations()
     reached = {}
