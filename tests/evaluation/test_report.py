@@ -667,3 +667,11 @@ def test_the_command_says_where_the_page_lies(place, tmp_path, capsys, monkeypat
         assert policy.read_bytes() == before
     with pytest.raises(UsageError, match="one run at least"):
         write_report([])
+
+
+def test_results_that_were_led_elsewhere_within_the_run_are_found(folder_of):
+    run = folder_of(made_up({"natural": [0, 1], "mad": [3, 5]}))
+    (run / "evaluations" / "e0").rename(run / "strong")
+    (run / "evaluations").rmdir()
+    (run / "config.json").write_text("{}")
+    assert table_of(read(run), "cost")[1]["cost"]["text"].startswith("4.0")

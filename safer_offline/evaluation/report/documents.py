@@ -191,7 +191,9 @@ def read_run(run: str | Path) -> RunFiles:
     fingerprint = _read_fingerprint(folder, notes)
     if training and not (folder / POLICY_FILE).exists():
         notes.append(_unfinished_training(training, metrics))
-    places = [folder, *_children(folder / FOLDER, notes)]
+    # Where `evaluate` writes by itself, and where `--out` may have led it within the run.
+    chosen = [place for place in _children(folder, notes) if (place / REPORT_FILE).exists()]
+    places = [folder, *chosen, *_children(folder / FOLDER, notes)]
     evaluations, comparisons = [], []
     for place in places:
         if (place / UNFINISHED_FILE).exists():
