@@ -8,6 +8,7 @@ import multiprocessing
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -210,12 +211,7 @@ class _RemoteGroup:
         try:
             answer = self._pipe.recv()
         except (EOFError, OSError):
-            self._process.join(timeout=5)
-            raise SaferOfflineError(
-                f"a simulation process died (exit code {self._process.exitcode}); "
-                "out of memory? Try fewer episodes at once or fewer workers. In a script of your "
-                "own, call what simulates under `if __name__ == '__main__':`"
-            ) from None
+            raise death_of(self._process) from None
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -227,6 +223,16 @@ class _RemoteGroup:
         if self._process.is_alive():
             self._process.kill()
         self._pipe.close()
+
+
+def death_of(process: BaseProcess) -> SaferOfflineError:
+    """What to say of a process that ended before it had answered."""
+    process.join(timeout=5)
+    return SaferOfflineError(
+        f"a simulation process died (exit code {process.exitcode}); out of memory? Try fewer "
+        "episodes at once or fewer workers. In a script of your own, call what simulates under "
+        "`if __name__ == '__main__':`"
+    )
 
 
 def _serve_group(pipe: Connection, source: EnvironmentSource, num_envs: int) -> None:

@@ -12,6 +12,7 @@ plan        all that the numbers depend on, as JSON and as a name
 rollouts    episodes of an attacked policy, many at once
 certificates  what no attack can do to single actions, proven
 critics     critics that were fitted for an attack, so that the policy's own need not lead it
+parallel    waves of these episodes side by side, in processes
 adversaries attacks that must first be found in whole episodes, and how they are
 durations   how long an evaluation takes, before it begins
 unfinished  what is done so far, for an evaluation that is interrupted
@@ -22,6 +23,7 @@ reference   the returns that DSRL scales its own by
 paths       some episodes step by step: what was true, and what the policy saw
 plane       where observations hold a place, for pictures of paths
 path_figures  such pictures
+colours     of all figures
 results     what was found: every episode under every attack
 remarks     what to know of attacks that were searched for
 tables      the same as a table on screen

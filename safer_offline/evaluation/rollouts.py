@@ -183,6 +183,11 @@ class Rollouts:
         self._bar = bar
         self._environments: VectorEnvironment | None = None
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The arguments that make the same, but for `workers` and `bar`."""
+        return {"policy": self._policy, "source": self._source, "seed": self._seed}
+
     def run(self, jobs: Sequence[Job], *, watch: Watch | None = None) -> pd.DataFrame:
         """Run some jobs at the same time.
 

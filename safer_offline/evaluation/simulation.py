@@ -29,6 +29,7 @@ from safer_offline.evaluation.critics.sources import (
     CriticSource,
 )
 from safer_offline.evaluation.gates import gradients_lead_somewhere
+from safer_offline.evaluation.parallel import run_waves
 from safer_offline.evaluation.paths import (
     EpisodePath,
     attacks_to_show,
@@ -270,11 +271,13 @@ class Evaluation:
                         # What stands in for it may call itself something else.
                         attack = relabelled(rehearse(asked, rehearsal), asked.name)
                         found = [group[0]._replace(attack=attack)]
-                    for number, wave in enumerate(waves(found, seeds, max_rows), start=begun):
-                        if number < len(done.tables):
-                            bar.advance(horizon * sum(len(job.seeds) for job in wave))
-                        else:
-                            done.add(rollouts.run(wave))
+                    batches = list(waves(found, seeds, max_rows))
+                    kept = min(max(len(done.tables) - begun, 0), size)
+                    bar.advance(
+                        horizon * sum(len(j.seeds) for wave in batches[:kept] for j in wave)
+                    )
+                    for table in run_waves(rollouts, batches[kept:], workers=workers, bar=bar):
+                        done.add(table)
                     begun += size
                     ran += found
             return Simulated(self._sorted(done.tables), ran, visited)

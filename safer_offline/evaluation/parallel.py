@@ -1,0 +1,188 @@
+"""Waves of episodes side by side, each in a process that attacks and simulates by itself.
+
+An attack that follows gradients keeps one core busy while the simulators of its wave wait for it.
+Other waves need not. What a wave finds does not depend on where it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import Synchronized
+from types import TracebackType
+from typing import Any
+
+import cloudpickle
+import pandas as pd
+import torch
+
+from safer_offline.attacks import GradientAttack, Search
+from safer_offline.environments.vector import death_of
+from safer_offline.errors import SaferOfflineError
+from safer_offline.evaluation.rollouts import Job, Rollouts
+from safer_offline.interruption import children_leave_interrupts_to_us
+from safer_offline.machine import available_cores, require_main_module
+from safer_offline.progress import ProgressBar
+
+GLANCE = 0.2
+"""Seconds between two looks at how far the processes are."""
+
+Wave = Sequence[Job]
+
+
+def run_waves(
+    rollouts: Rollouts, waves: Sequence[Wave], *, workers: int | None, bar: ProgressBar
+) -> Iterator[pd.DataFrame]:
+    """What `Rollouts.run` tells of each wave, in order.
+
+    Args:
+        rollouts: Runs them one after the other where that is no worse: with one wave or one core,
+            where attacks have little to compute, or where the policy cannot be sent to others.
+        waves: What to run.
+        workers: Processes; None takes one for each core.
+        bar: Moves on with every step of an episode.
+    """
+    count = min(available_cores() if workers is None else workers, len(waves))
+    busy = any(isinstance(job.attack, GradientAttack | Search) for wave in waves for job in wave)
+    content = _packed(rollouts.recipe, waves) if count > 1 and busy else None
+    if content is None:
+        yield from map(rollouts.run, waves)
+        return
+    rollouts.close()  # its simulators would only take memory
+    recipe, packed = content
+    with WaveProcesses(recipe, count=count, bar=bar) as processes:
+        yield from processes.run(packed)
+
+
+def _packed(recipe: dict[str, Any], waves: Sequence[Wave]) -> tuple[bytes, list[bytes]] | None:
+    """All of it as bytes; None if something in it cannot be sent to another process."""
+    try:
+        return cloudpickle.dumps(recipe), [cloudpickle.dumps(wave) for wave in waves]
+    except Exception:
+        # Whatever people's policies hold: handles, locks, generators, compiled modules.
+        return None
+
+
+class WaveProcesses:
+    """Processes that run waves.
+
+    Args:
+        recipe: Arguments of `Rollouts`, pickled.
+        count: How many.
+        bar: Moves on with every step of an episode.
+    """
+
+    def __init__(self, recipe: bytes, *, count: int, bar: ProgressBar) -> None:
+        require_main_module()
+        # Not fork: see `environments.vector`.
+        context = multiprocessing.get_context("spawn")
+        self._steps: Synchronized[float] = context.Value("d", 0.0)
+        self._bar = bar
+        self._told = 0.0
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for _ in range(count):
+            pipe, remote = context.Pipe()
+            process = context.Process(
+                target=_serve,
+                args=(remote, self._steps, recipe, torch.get_num_threads()),
+                daemon=True,
+            )
+            with children_leave_interrupts_to_us():
+                process.start()
+            remote.close()
+            self._pipes.append(pipe)
+            self._processes.append(process)
+
+    def run(self, waves: Sequence[bytes]) -> Iterator[pd.DataFrame]:
+        """What is found in each of these pickled waves, in order."""
+        found: dict[int, pd.DataFrame] = {}
+        running: dict[Connection, int] = {}
+        begun = yielded = 0
+        while yielded < len(waves):
+            for pipe in self._pipes:
+                if pipe not in running and begun < len(waves):
+                    with contextlib.suppress(OSError):  # of a process that died; `_receive` tells
+                        pipe.send_bytes(waves[begun])
+                    running[pipe] = begun
+                    begun += 1
+            for pipe in wait(list(running), timeout=GLANCE):
+                assert isinstance(pipe, Connection)
+                found[running.pop(pipe)] = self._receive(pipe)
+            self._show()
+            while yielded in found:
+                yield found.pop(yielded)
+                yielded += 1
+
+    def _receive(self, pipe: Connection) -> pd.DataFrame:
+        try:
+            answer = pipe.recv()
+        except (EOFError, OSError):
+            raise death_of(self._processes[self._pipes.index(pipe)]) from None
+        if isinstance(answer, Exception):
+            raise answer
+        table: pd.DataFrame = answer
+        return table
+
+    def _show(self) -> None:
+        steps = self._steps.value
+        self._bar.advance(steps - self._told)
+        self._told = steps
+
+    def close(self, *, patience: float = 10.0) -> None:
+        """End the processes.
+
+        Args:
+            patience: Seconds that each may take to close its simulators. In the midst of a wave it
+                would not even hear of it.
+        """
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):
+                pipe.send_bytes(b"")
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            process.join(timeout=patience)
+            if process.is_alive():
+                process.kill()
+            pipe.close()
+
+    def __enter__(self) -> WaveProcesses:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(patience=10.0 if error is None else 0.0)
+
+
+class _Counter(ProgressBar):
+    """A bar that only counts, for the process that shows one."""
+
+    def __init__(self, steps: Synchronized[float]) -> None:
+        self._steps = steps
+
+    def advance(self, amount: float = 1, **fields: float | str) -> None:
+        """See `ProgressBar`."""
+        with self._steps.get_lock():
+            self._steps.value += amount
+
+
+def _serve(pipe: Connection, steps: Synchronized[float], recipe: bytes, threads: int) -> None:
+    """Body of a process: run waves until told to end."""
+    torch.set_num_threads(threads)
+    try:
+        with Rollouts(**cloudpickle.loads(recipe), workers=0, bar=_Counter(steps)) as rollouts:
+            while wave := pipe.recv_bytes():
+                pipe.send(rollouts.run(cloudpickle.loads(wave)))
+    except (EOFError, KeyboardInterrupt):
+        pass  # the parent has gone
+    except SaferOfflineError as error:
+        pipe.send(error)
+    except Exception:
+        # As text: not every exception survives the pipe, and none of them with its traceback.
+        pipe.send(SaferOfflineError(f"the evaluation failed:\n{traceback.format_exc()}"))
