@@ -14,8 +14,8 @@ from safer_offline.policies.trained import PolicyInfo, TrainedPolicy
 class Learner(Protocol):
     """An algorithm that learns from a fixed dataset, one update after the other.
 
-    It is built as `Kind(config, dataset, steps=..., seed=...)`; one that can learn elsewhere than on
-    the CPU takes a `device`, too, and is given one if it is to.
+    It is built as `Kind(config, dataset, steps=..., seed=...)`. One that can learn on other devices
+    than the CPU takes a `device` as well, and is given one if it shall.
     """
 
     name: ClassVar[str]

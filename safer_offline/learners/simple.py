@@ -158,8 +158,7 @@ class SimpleLearner(ABC, Generic[C]):
         reward_critic: CriticEnsemble | None = None,
         cost_critic: CriticEnsemble | None = None,
     ) -> TrainedPolicy:
-        """A policy on the CPU that later updates do not change, and what its file tells of its origin.
-        """
+        """A policy, on the CPU, that later updates do not change, with its origin for the file."""
         policy = TrainedPolicy(
             policy_info(self), actor=actor, reward_critic=reward_critic, cost_critic=cost_critic
         )

@@ -1,4 +1,4 @@
-"""What an object remembers in its attributes: as tensors and plain types and back, and on a device."""
+"""What an object remembers in its attributes: as tensors and plain types, and on which device."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def device_named(name: str | torch.device) -> torch.device:
     full = "cpu" if str(name) == "cpu" else f"cuda:{int(found[1] or 0)}"
     if full in known:
         return torch.device(full)
-    raise UsageError(f"there is no device '{name}' on this machine, {there_are}{_why_no_gpu(known)}")
+    raise UsageError(
+        f"there is no device '{name}' on this machine, {there_are}{_why_no_gpu(known)}"
+    )
 
 
 def _why_no_gpu(known: tuple[str, ...]) -> str:
