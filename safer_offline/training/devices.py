@@ -42,7 +42,7 @@ def device_named(name: str | torch.device) -> torch.device:
 def _why_no_gpu(known: tuple[str, ...]) -> str:
     if len(known) > 1:
         return ""
-    if not torch.backends.cuda.is_built():
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         return (
             f": PyTorch {torch.__version__} is built without CUDA. Install a build that has it "
             "(https://pytorch.org/get-started), or leave --device out"
