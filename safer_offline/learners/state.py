@@ -69,8 +69,8 @@ def restore_attributes(
 def move_attributes(thing: object, device: torch.device) -> None:
     """Have whatever `save_attributes` finds on a device; samplers give their batches there.
 
-    Parameters stay the objects they are, so that optimisers go on moving them; other tensors are
-    replaced. To the CPU nothing is moved: there it was made.
+    Parameters stay the objects they are, so that optimisers go on moving them, and so do dicts and
+    lists; other tensors are replaced. To the CPU nothing is moved: there it was made.
 
     Raises:
         UsageError: If an optimiser moves what was not found.
@@ -115,10 +115,12 @@ def _move(value: Any, device: torch.device) -> Any:  # noqa: ANN401
         return value.to(device)
     if isinstance(value, TransitionSampler):
         value.to(device)
-    if isinstance(value, dict):
-        return {key: _move(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_move(item, device) for item in value)
+    if isinstance(value, dict | list):
+        for place, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            value[place] = _move(item, device)
+    if isinstance(value, tuple):
+        items = [_move(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value
 
 

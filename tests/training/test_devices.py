@@ -215,12 +215,16 @@ class Growing(Own):
     def build(self):
         super().build()
         self.seen = []
-        self.kept = {"nested": (torch.zeros(2), [torch.nn.Parameter(torch.ones(3))])}
+        self.kept = {"nested": (torch.zeros(2), [nn.Parameter(torch.ones(3))])}
+        self.alias = self.kept["nested"][1]
 
     def learn(self):
         losses = super().learn()
         self.seen = [*self.seen, losses["nll"]]
-        return losses | {"mean": torch.stack(self.seen).mean()}
+        with torch.no_grad():
+            self.alias[0] += 1
+        zeros, (ones,) = self.kept["nested"]
+        return losses | {"mean": torch.stack(self.seen).mean(), "kept": zeros.sum() + ones.sum()}
 
 
 class Hidden(Own):
@@ -244,13 +248,13 @@ def test_algorithms_of_others_need_not_know_of_devices(points, tmp_path, kind):
     here = kind(OwnConfig(), points, steps=4, seed=0)
     updated(here, 2)
     half = through_a_file(here.state_dict(), tmp_path)
-    wanted = float(updated(here, 4)["nll"])
+    wanted = on_cpu(updated(here, 4))
     with simulated_gpu():
         there = kind(OwnConfig(), points, steps=4, seed=0, device="cuda:0")
         there.load_state_dict(half)
         losses = updated(there, 4)
         assert all(isinstance(loss, OnGPU) for loss in losses.values())
-        assert float(losses["nll"]) == wanted
+        assert on_cpu(losses) == wanted
         assert there.policy().fingerprint == here.policy().fingerprint
 
 
