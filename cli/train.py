@@ -121,6 +121,13 @@ def train_command(
         Path | None,
         typer.Option(help="Folder for that cache (default: beside the file, FILE.cache)."),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where the networks learn: cpu, or cuda (cuda:1) for a GPU. evaluate is always on "
+            "the CPU, as simulators are."
+        ),
+    ] = "cpu",
     threads: Annotated[
         int,
         typer.Option(min=1, help="Threads of the numerical work; more rarely helps on small nets."),
@@ -143,8 +150,10 @@ def train_command(
     import torch
 
     from safer_offline.datasets.loading import default_run_name, load_dataset
+    from safer_offline.training.devices import device_named, placement
     from safer_offline.training.loop import train
 
+    placement(learner, device_named(device))  # before the dataset, which may take its time
     torch.set_num_threads(threads)
     if steps < FEW_STEPS:
         typer.secho("Warning: ", fg="yellow", bold=True, err=True, nl=False)
@@ -176,6 +185,7 @@ def train_command(
         steps=steps,
         seed=seed,
         resume=resume,
+        device=device,
     )
     _tell(run)
 

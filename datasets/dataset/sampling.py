@@ -97,6 +97,7 @@ class TransitionSampler:
             None if weights is None else _accumulate(weights, repeats, self._table.num_rows)
         )
         self._batches_at_once = max(1, self._table.rows_at_once // batch_size)
+        self._device: torch.device | None = None
         self._generator = torch.Generator().manual_seed(seed)
         self._start_block()
 
@@ -110,7 +111,13 @@ class TransitionSampler:
         if not self._fetched:
             self._fetch()
         batch, self._place = self._fetched.popleft()
-        return batch
+        if self._device is None:
+            return batch
+        return {name: column.to(self._device) for name, column in batch.items()}
+
+    def to(self, device: torch.device) -> None:
+        """Give the batches on a device from now on; they are the same ones, drawn on the CPU."""
+        self._device = device
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sequence of batches stands; plain types and tensors only."""

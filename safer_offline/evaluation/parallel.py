@@ -109,9 +109,10 @@ class WaveProcesses:
                         pipe.send_bytes(waves[begun])
                     running[pipe] = begun
                     begun += 1
-            for pipe in wait(list(running), timeout=GLANCE):
-                assert isinstance(pipe, Connection)
-                found[running.pop(pipe)] = self._receive(pipe)
+            answered = wait(list(running), timeout=GLANCE)
+            for pipe in self._pipes:
+                if pipe in answered:
+                    found[running.pop(pipe)] = self._receive(pipe)
             self._show()
             while yielded in found:
                 yield found.pop(yielded)

@@ -14,7 +14,7 @@ caps      several policies by implicit Q-learning, switched by a limit that is t
 safer_paper/      SAFER as published: E-steps over actions, critics of the improved policy
 decoupled         its M-step: mean and deviation, each in a trust region
 cdt       a transformer over sequences, told what they earn and cost
-state     what a learner remembers, for checkpoints
+state     what a learner remembers, for checkpoints and devices
 robust    attacked observations, for whatever fits a policy
 selection which episodes an imitator looks at, and how much each counts
 margins   what an episode would cost under attack

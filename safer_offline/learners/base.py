@@ -12,7 +12,11 @@ from safer_offline.policies.trained import PolicyInfo, TrainedPolicy
 
 
 class Learner(Protocol):
-    """An algorithm that learns from a fixed dataset, one update after the other."""
+    """An algorithm that learns from a fixed dataset, one update after the other.
+
+    It is built as `Kind(config, dataset, steps=..., seed=...)`. One that can learn on other devices
+    than the CPU takes a `device` as well, and is given one if it shall.
+    """
 
     name: ClassVar[str]
     """What checkpoints and policy files call it."""
@@ -35,7 +39,7 @@ class Learner(Protocol):
         ...
 
     def policy(self) -> TrainedPolicy:
-        """The policy as it stands."""
+        """The policy as it stands, on the CPU."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,7 +47,7 @@ class Learner(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken, on whatever device; the tensors are on the CPU."""
         ...
 
 

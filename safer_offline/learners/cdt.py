@@ -178,7 +178,9 @@ class CDT(SimpleLearner[CDTConfig]):
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.log_temperature = torch.tensor(math.log(config.initial_temperature))
+        self.log_temperature = nn.Parameter(
+            torch.tensor(math.log(config.initial_temperature)), requires_grad=False
+        )
         self.temperature_optimizer = torch.optim.Adam(
             [self.log_temperature], lr=config.temperature_rate
         )
@@ -205,7 +207,8 @@ class CDT(SimpleLearner[CDTConfig]):
         batch["steps"] = batch["steps"].long()
         first = batch["steps"][:, :1]
         # Behind the end of an episode follows another, or nothing.
-        batch["held"] = batch["steps"] == first + torch.arange(config.sequence_length)
+        ages = torch.arange(config.sequence_length, device=self.device)
+        batch["held"] = batch["steps"] == first + ages
         total = batch["held"].sum()
         self.optimizer.zero_grad(set_to_none=True)
         pieces = zip(*(torch.split(part, PIECE_SEQUENCES) for part in batch.values()), strict=True)

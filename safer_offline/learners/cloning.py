@@ -203,7 +203,7 @@ class Cloning(SimpleLearner[C]):
             self._victim,
             self.inputs(batch),
             batch["actions"],
-            torch.ones(len(batch["actions"])),
+            batch["actions"].new_ones(len(batch["actions"])),
             done=self.step / self.steps,
             fit=FITS[config.loss],
         )

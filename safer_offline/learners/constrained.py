@@ -269,7 +269,7 @@ class ConstrainedLearner(SimpleLearner[C]):
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal numbers."""
-        return torch.empty(shape).normal_(generator=self.generator)
+        return torch.empty(shape).normal_(generator=self.generator).to(self.device)
 
 
 def adam(*networks: nn.Module, rate: float) -> torch.optim.Adam:

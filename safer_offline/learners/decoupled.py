@@ -151,8 +151,8 @@ def ascend(
         caps: What they do not exceed.
     """
     excess = torch.stack(found) - torch.stack(limits)
-    moved = multipliers + torch.tensor(steps) * excess
-    return torch.minimum(moved.clamp_min(0), torch.tensor(caps))
+    moved = multipliers + multipliers.new_tensor(steps) * excess
+    return torch.minimum(moved.clamp_min(0), multipliers.new_tensor(caps))
 
 
 def hold(

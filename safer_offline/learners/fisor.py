@@ -248,14 +248,17 @@ class FISOR(ExpectileLearner[FISORConfig]):
 
     def times(self, rows: int) -> Tensor:
         """Random steps of the diffusion, (rows,)."""
-        return torch.randint(self.config.diffusion_steps, (rows,), generator=self.generator)
+        return torch.randint(self.config.diffusion_steps, (rows,), generator=self.generator).to(
+            self.device
+        )
 
     def drop(self, hidden: Tensor) -> Tensor:
         """A random part of it left out, the rest scaled up."""
         if not (share := self.config.dropout):
             return hidden
-        kept = torch.empty_like(hidden).bernoulli_(1 - share, generator=self.generator)
-        return hidden.mul(kept).div(1 - share)
+        kept = torch.empty_like(hidden, device="cpu")
+        kept.bernoulli_(1 - share, generator=self.generator)
+        return hidden.mul(kept.to(self.device)).div(1 - share)
 
     def policy(self) -> TrainedPolicy:
         """See `SimpleLearner`."""

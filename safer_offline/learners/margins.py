@@ -63,7 +63,7 @@ def costs_within_margin(
         model: Where cost is.
         next_observations: Observations that the steps led to, raw units, shape (N, ds).
         costs: What the steps cost, shape (N,).
-        reach: How far each coordinate may be off, raw units, shape (ds,).
+        reach: How far each coordinate may be off, raw units, shape (ds,); on the model's device.
         steps: Gradient steps of the search for the worst observation.
         generator: For the starting points of the search.
         costly: Mean cost of a costly step, where these steps are a part of the data: `BLOCK_ROWS`
@@ -80,12 +80,12 @@ def costs_within_margin(
     worst = costs.clone()
     for start in range(0, len(costs), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
-        centre = next_observations[rows]
+        centre = next_observations[rows].to(reach.device)
         # Within half the reach: from there the steps get to either side.
-        noise = torch.rand(centre.shape, generator=generator) - 0.5
+        noise = (torch.rand(centre.shape, generator=generator) - 0.5).to(reach.device)
         _, logits = projected_ascent(
             model, centre + reach * noise, box=Box.around(centre, reach), reach=reach, steps=steps
         )
-        imagined = torch.where(logits > 0, costly, 0.0)
+        imagined = torch.where(logits.cpu() > 0, costly, 0.0)
         worst[rows] = torch.maximum(worst[rows], imagined)
     return worst

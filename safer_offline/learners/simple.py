@@ -40,7 +40,7 @@ from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.errors import UsageError
 from safer_offline.learners.base import policy_info
-from safer_offline.learners.state import restore_attributes, save_attributes
+from safer_offline.learners.state import move_attributes, restore_attributes, save_attributes
 from safer_offline.policies.actors import ActionBox, Actor
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.gaussian import GaussianPolicy
@@ -58,23 +58,38 @@ class SimpleLearner(ABC, Generic[C]):
     checkpoints and restored from them. Random numbers must come from `self.generator`, or a
     resumed training is another one.
 
+    `build` is done on the CPU, and whatever it left in such attributes is then moved to the device.
+    There batches come from samplers, and tensors that `learn` makes must be made, as in
+    `torch.zeros(3, device=self.device)`; the generator stays on the CPU, so that a seed means the
+    same everywhere.
+
     Args:
         config: Settings, of type `Config`.
         dataset: What to learn from.
         steps: Updates of a complete training.
-        seed: Same seed, same machine: same policy, bit for bit.
+        seed: Same seed, same machine: same policy, bit for bit (on the CPU).
+        device: Where it learns.
 
     Attributes:
         config: As given, like `dataset`, `steps` and `seed`.
         step: Updates done.
         box: Action bounds of the dataset.
         generator: The source of random numbers.
+        device: Where it learns; the CPU as long as it is built.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
 
-    def __init__(self, config: C, dataset: TransitionSource, *, steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        config: C,
+        dataset: TransitionSource,
+        *,
+        steps: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         if steps < 1:
             raise UsageError(f"training needs at least 1 step, not {steps}")
         self.config = config
@@ -84,9 +99,12 @@ class SimpleLearner(ABC, Generic[C]):
         self.step = 0
         self.box = ActionBox(dataset.action_low, dataset.action_high)
         self.generator = torch.Generator().manual_seed(seed)
+        self.device = torch.device("cpu")
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.build()
+        self.device = torch.device(device)
+        move_attributes(self, self.device)
 
     # ---------------------------------------------------------------- what an algorithm writes
 
@@ -140,11 +158,11 @@ class SimpleLearner(ABC, Generic[C]):
         reward_critic: CriticEnsemble | None = None,
         cost_critic: CriticEnsemble | None = None,
     ) -> TrainedPolicy:
-        """A policy that later updates do not change, and what its file tells of its origin."""
+        """A policy, on the CPU, that later updates do not change, with its origin for the file."""
         policy = TrainedPolicy(
             policy_info(self), actor=actor, reward_critic=reward_critic, cost_critic=cost_critic
         )
-        return copy.deepcopy(policy).requires_grad_(False)
+        return copy.deepcopy(policy).requires_grad_(False).cpu()
 
     # ---------------------------------------------------------------- `Learner`
 
@@ -160,4 +178,4 @@ class SimpleLearner(ABC, Generic[C]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        restore_attributes(self, state)
+        restore_attributes(self, state, device=self.device)

@@ -57,13 +57,16 @@ class BehaviorModel(nn.Module):
 
     @torch.no_grad()
     def sample(self, observations: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
-        """`count` actions within the bounds for each of (B, ds) observations: (count, B, da)."""
+        """`count` actions within the bounds for each of (B, ds) observations: (count, B, da).
+
+        The generator is one of the CPU, wherever the model is.
+        """
         log_weights, means, stds = self(observations)
         chosen = torch.multinomial(
-            log_weights.exp(), count, replacement=True, generator=generator
+            log_weights.exp().cpu(), count, replacement=True, generator=generator
         ).T[..., None]
-        index = chosen.expand(-1, -1, self.action_size)[:, :, None]
+        index = chosen.to(means.device).expand(-1, -1, self.action_size)[:, :, None]
         mean = means.expand(count, -1, -1, -1).gather(2, index).squeeze(2)
         std = stds.expand(count, -1, -1, -1).gather(2, index).squeeze(2)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return self.box.clip(mean + std * noise)
+        noise = torch.empty_like(mean, device="cpu").normal_(generator=generator)
+        return self.box.clip(mean + std * noise.to(mean.device))

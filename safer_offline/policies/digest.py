@@ -15,7 +15,7 @@ def digest(state: object) -> str:
     def absorb(node: object) -> None:
         if isinstance(node, Tensor):
             sha256.update(f"{node.dtype}{tuple(node.shape)}".encode())
-            sha256.update(node.detach().contiguous().numpy().tobytes())
+            sha256.update(node.detach().cpu().contiguous().numpy().tobytes())
         elif isinstance(node, Mapping):
             sha256.update(f"map{len(node)}".encode())
             for key, value in node.items():

@@ -301,7 +301,7 @@ class TrainedPolicy(nn.Module):
 
     def _content(self) -> tuple[str, dict[str, Tensor]]:
         info = dataclasses.asdict(self.info) | {"context": self.info.context.to_json()}
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        state = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
         return json.dumps(info), state
 
     def save(self, path: str | Path) -> None:

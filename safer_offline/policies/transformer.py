@@ -71,13 +71,8 @@ class Block(nn.Module):
             key, value = functional.linear(normed, weights[1], biases[1]).chunk(2, dim=-1)
             mask = causal(key.shape[1], tokens.device).view(1, 1, -1, TOKENS, key.shape[1])
             mask = mask[:, :, :, TOKENS - last :].flatten(2, 3)
-        found = functional.scaled_dot_product_attention(
-            self.split(query),
-            self.split(key),
-            self.split(value),
-            attn_mask=mask,
-            is_causal=mask is None,
-            dropout_p=drop,
+        found = attention(
+            self.split(query), self.split(key), self.split(value), mask=mask, drop=drop
         )
         return self.behind(tokens, found.transpose(1, 2).flatten(2), drop=drop)
 
@@ -331,6 +326,32 @@ def causal(count: int, device: torch.device) -> Tensor:
     return torch.ones(count, count, dtype=torch.bool, device=device).tril()
 
 
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, drop: float = 0.0
+) -> Tensor:
+    """What (B, heads, R, size) queries find among T keys and values, (B, heads, R, size).
+
+    Args:
+        query: Who asks.
+        key: Who is asked, (B, heads, T, size).
+        value: What is found, likewise.
+        mask: Who may look at whom, True where, to be expanded to (B, heads, R, T); None for
+            everybody at itself and the past, where R = T.
+        drop: Share of the attention that is dropped, in training.
+    """
+    if not drop:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None
+        )
+    # The same as with PyTorch's `dropout_p` on the CPU, to the last bit; its kernels for other
+    # devices draw numbers of their own.
+    unit = math.sqrt(1 / math.sqrt(query.shape[-1]))
+    scores = (unit * query) @ (unit * key).transpose(-2, -1)
+    seen = causal(key.shape[-2], key.device) if mask is None else mask
+    weights = (scores + torch.where(seen, 0.0, -torch.inf)).softmax(-1)
+    return _dropped(weights, drop) @ value
+
+
 def initialize(module: nn.Module) -> None:
     """First weights as in GPT-2: normal with a small deviation."""
     if isinstance(module, nn.Linear | nn.Embedding):
@@ -346,4 +367,8 @@ def _end_of_steps(tokens: Tensor, last: int) -> Tensor:
 
 
 def _dropped(values: Tensor, share: float) -> Tensor:
-    return functional.dropout(values, share) if share else values
+    """`functional.dropout`, by numbers of the CPU's generator wherever the values are."""
+    if not share:
+        return values
+    kept = torch.empty_like(values, device="cpu").bernoulli_(1 - share).div_(1 - share)
+    return values * kept.to(values.device)

@@ -31,6 +31,7 @@ from safer_offline.locking import sole_writer
 from safer_offline.policies.trained import POLICY_FILE, TrainedPolicy
 from safer_offline.progress import progress_bar
 from safer_offline.training.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from safer_offline.training.devices import device_named, placement
 
 LOG_EVERY = 100
 CHECKPOINT_EVERY = 500
@@ -67,6 +68,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
+    device: str | torch.device = "cpu",
 ) -> Run:
     """Train a policy on a dataset.
 
@@ -79,17 +81,20 @@ def train(
         algorithm: Who learns: a name in `ALGORITHMS`, `module:Class`, or a class of your own. None
             takes the registered one that has settings of this type.
         steps: Updates in all.
-        seed: Same seed, same machine, same number of threads: same result, bit for bit.
+        seed: Same seed, same machine, same number of threads: same result, bit for bit (on the CPU;
+            elsewhere the same up to rounding).
         resume: Go on from the checkpoint in `out`, if there is one; the result equals that of a
             run that was never interrupted.
         progress: Whether to show a progress bar (never where the output is no terminal).
+        device: Where the networks learn: `cpu`, `cuda` or `cuda:1`. The policy is on the CPU. A
+            training may be resumed on another device, where it goes on with other rounding.
 
     Returns:
         The policy, and where everything was written.
 
     Raises:
-        UsageError: If `out` holds a run and `resume` is false, a setting is impossible, or an
-            argument is of no use here.
+        UsageError: If `out` holds a run and `resume` is false, a setting is impossible, an argument
+            is of no use here, or there is no such device.
         CheckpointError: If the checkpoint is damaged or belongs to another training.
         DataError: If no policy could keep the limit, going by this dataset.
     """
@@ -97,6 +102,8 @@ def train(
     directory = Path(out)
     require_writable(directory)
     kind = _learner_class(algorithm, config)
+    place = device_named(device)
+    placed = placement(kind, place)
     data = load_dataset(dataset, max_memory="auto", progress=progress)
     if (cost_limit := getattr(config, "cost_limit", None)) is not None:
         _require_feasible(data, cost_limit)
@@ -114,7 +121,7 @@ def train(
         )
     with sole_writer(directory), writing(directory, what="the run"):
         build: Any = kind
-        learner: Learner = build(config, data, steps=steps, seed=seed)
+        learner: Learner = build(config, data, steps=steps, seed=seed, **placed)
         log = _Log()
         checkpoint = directory / CHECKPOINT_FILE
         if resume and checkpoint.exists():
@@ -122,7 +129,11 @@ def train(
             _require_same_training(saved["identity"], identity, path=checkpoint)
             _restore(learner, saved["learner"], path=checkpoint)
             log = _Log(rows=saved["metrics"], window=saved.get("window", {}))
-        source = {"dataset": str(data.path or ""), "env_id": data.metadata.env_id}
+        source = {
+            "dataset": str(data.path or ""),
+            "env_id": data.metadata.env_id,
+            "device": str(place),
+        }
         _write_json(directory / "config.json", identity | source)
         _run(learner, log, identity=identity, directory=directory, progress=progress)
         policy = learner.policy()
@@ -219,8 +230,12 @@ def _save(learner: Learner, log: _Log, *, identity: dict[str, Any], directory: P
 
 
 def _mean(losses: list[Tensor | float]) -> float:
+    # Those from before a resumed training are numbers, and go where the others are.
+    device = next((loss.device for loss in losses if isinstance(loss, Tensor)), None)
     return float(
-        torch.stack([torch.as_tensor(loss, dtype=torch.float64) for loss in losses]).mean()
+        torch.stack(
+            [torch.as_tensor(loss, dtype=torch.float64, device=device) for loss in losses]
+        ).mean()
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from safer_offline.attacks import MAD, RowNoise
 from safer_offline.attacks.base import rows_of
@@ -10,7 +11,7 @@ from safer_offline.errors import UsageError
 from safer_offline.policies.actors import ActionBox
 from safer_offline.policies.gaussian import GaussianPolicy
 from safer_offline.policies.trained import PolicyInfo, TrainedPolicy
-from safer_offline.policies.transformer import SequencePolicy
+from safer_offline.policies.transformer import SequencePolicy, attention, causal
 
 DS, DA, LENGTH = 3, 2, 4
 
@@ -174,3 +175,28 @@ def test_a_policy_without_memory_takes_the_same_calls():
         np.testing.assert_array_equal(episodes.predict(seen), policy.predict(seen))
         episodes.earn([1.0, 2.0], [0.0, 0.0])
         episodes.restart()
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 16])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_drops_what_pytorch_drops(size, masked):
+    given = [torch.randn(5, 7, 2, size).transpose(1, 2).requires_grad_() for _ in range(3)]
+    mask = causal(7, torch.device("cpu"))
+    mask = (mask & (torch.rand(7, 7) < 0.7)) | torch.eye(7).bool() if masked else None
+    results = []
+    for drop in (0.0, 0.3):
+        torch.manual_seed(1)
+        wanted = scaled_dot_product_attention(
+            *given, attn_mask=mask, is_causal=not masked, dropout_p=drop
+        )
+        torch.manual_seed(1)
+        found = attention(*given, mask=mask, drop=drop)
+        torch.testing.assert_close(found, wanted)
+        for one, other in zip(
+            torch.autograd.grad(found.square().sum(), given),
+            torch.autograd.grad(wanted.square().sum(), given),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+        results.append(found)
+    assert not torch.allclose(*results)

@@ -85,7 +85,7 @@ class Imitation:
         chosen, recovery = self.chosen.sample(), self.recovery.sample()
         observations = torch.cat([chosen["observations"], recovery["observations"]])
         actions = torch.cat([chosen["actions"], recovery["actions"]])
-        weights = torch.ones(len(actions))
+        weights = actions.new_ones(len(actions))
         weights[config.batch_size :] = config.recovery_weight
         loss, parts = self._adversary.loss(
             self._actor, self._victim, observations, actions, weights, done=done

@@ -30,6 +30,7 @@ from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.learners.safer.imitation import Imitation
 from safer_offline.learners.safer.offline_estep import EStepAnswer, offline_estep
+from safer_offline.learners.state import move_attributes
 from safer_offline.policies.actors import ActionBox
 from safer_offline.policies.gaussian import GaussianPolicy
 from safer_offline.policies.layers import Standardizer
@@ -43,10 +44,12 @@ class SAFER:
         config: Settings.
         dataset: What to learn from.
         steps: Updates of a complete training, stages 1 and 3 together.
-        seed: Same seed, same machine: same policy, bit for bit.
+        seed: Same seed, same machine: same policy, bit for bit (on the CPU).
+        device: Where it learns.
 
     Attributes:
         config: As given, like `dataset`, `steps` and `seed`.
+        device: Where networks are and batches go; random numbers are always the CPU's.
         step: Updates done.
         estimation: Stage 1.
         imitation: Stage 3; None until the E-step, stage 2, is solved between them.
@@ -60,7 +63,13 @@ class SAFER:
     Config: ClassVar[type[SAFERConfig]] = SAFERConfig
 
     def __init__(
-        self, config: SAFERConfig, dataset: TransitionSource, *, steps: int, seed: int
+        self,
+        config: SAFERConfig,
+        dataset: TransitionSource,
+        *,
+        steps: int,
+        seed: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         if steps < 2:
             raise UsageError(f"training needs at least 2 steps, one for each stage, not {steps}")
@@ -85,6 +94,9 @@ class SAFER:
         self.actor.observations.load_state_dict(scale.state_dict())
         self._epsilon = attack_budget(config.epsilon, scale.std, units=config.epsilon_units)
         self.imitation: Imitation | None = None
+        self.device = torch.device(device)
+        move_attributes(self, self.device)
+        move_attributes(self.estimation, self.device)
 
     def update(self) -> dict[str, Tensor | float]:
         """One update of the stage that is due; the E-step is solved when stage 3 begins."""
@@ -107,9 +119,9 @@ class SAFER:
         return losses
 
     def policy(self) -> TrainedPolicy:
-        """The averaged policy with its critics; later updates do not change it."""
+        """The averaged policy with its critics, on the CPU; later updates do not change it."""
         actor = self.actor if self.imitation is None else self.imitation.averaged_actor
-        return copy.deepcopy(self._with_critics(actor)).requires_grad_(False)
+        return copy.deepcopy(self._with_critics(actor)).requires_grad_(False).cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on; tensors and plain types only."""
@@ -133,7 +145,7 @@ class SAFER:
             self.imitation.load_state_dict(state["imitation"])
 
     def _imitation(self, answer: EStepAnswer) -> Imitation:
-        return Imitation(
+        imitation = Imitation(
             self.config,
             self.dataset,
             answer,
@@ -144,6 +156,8 @@ class SAFER:
             seed=self.seed,
             generator=self._generator,
         )
+        move_attributes(imitation, self.device)
+        return imitation
 
     def _with_critics(self, actor: GaussianPolicy) -> TrainedPolicy:
         estimated = self.estimation

@@ -55,11 +55,11 @@ def offline_estep(
         dataset: The data.
         config: Settings.
         estimation: What stage 1 found.
-        epsilon: Budget of the attacks, raw units, shape (ds,).
+        epsilon: Budget of the attacks, raw units, shape (ds,); on the device of the networks.
         generator: For everything that is drawn.
 
     Returns:
-        Their answer, and what is worth logging about them.
+        Their answer, on the CPU, and what is worth logging about them.
     """
     episodes = episode_estep(
         dataset,
@@ -72,7 +72,7 @@ def offline_estep(
     chosen = candidate_estep(
         dataset,
         config,
-        dataset.take(("observations",), rows)["observations"],
+        dataset.take(("observations",), rows)["observations"].to(candidates.device),
         candidates,
         reward_critic=estimation.reward_critic,
         cost_critic=estimation.cost_critic,
@@ -80,8 +80,8 @@ def offline_estep(
     answer = EStepAnswer(
         episode_weights=episodes.weights[:, 0],
         rows=rows,
-        candidates=candidates,
-        candidate_weights=chosen.weights.float(),
+        candidates=candidates.cpu(),
+        candidate_weights=chosen.weights.float().cpu(),
     )
     return answer, _report("episodes", episodes) | _report("candidates", chosen)
 
@@ -182,10 +182,12 @@ def draw_candidates(
 
     Returns:
         Rows of the dataset, shape (K,), and candidate actions, shape (N, K, da): the dataset's own
-        and samples of the behaviour model.
+        and samples of the behaviour model, on whose device they are.
     """
     rows = torch.randint(dataset.num_transitions, (config.recovery_states,), generator=generator)
-    drawn = dataset.take(("observations", "actions"), rows)
+    device = behavior.box.centre.device
+    taken = dataset.take(("observations", "actions"), rows)
+    drawn = {name: part.to(device) for name, part in taken.items()}
     samples = behavior.sample(drawn["observations"], config.candidates - 1, generator=generator)
     return rows, torch.cat([drawn["actions"][None], samples])
 

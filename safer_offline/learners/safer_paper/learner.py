@@ -294,7 +294,9 @@ class SAFERPaper(ConstrainedLearner[SAFERPaperConfig]):
         attacked = observations
         if config.adversarial_weight:
             attacked = self._adversary.attack(self._victim, observations, done=done)
-        limits = Pair(*torch.tensor([config.mean_kl_limit, config.deviation_kl_limit]))
+        limits = Pair(
+            *torch.tensor([config.mean_kl_limit, config.deviation_kl_limit], device=self.device)
+        )
         held = config.trust_region == "held"
         multipliers = solved_multipliers(moments, limits)
 
@@ -343,7 +345,7 @@ class SAFERPaper(ConstrainedLearner[SAFERPaperConfig]):
             observations,
             attacked,
             moments.mean,
-            torch.ones(len(observations)),
+            observations.new_ones(len(observations)),
             adversarial_weight=config.adversarial_weight,
             robustness=config.robustness,
             fit=fit,
