@@ -140,6 +140,14 @@ def evaluate_command(
             "true and as the policy saw it, and draw where they went (paths.npz, .png, .svg).",
         ),
     ] = False,
+    film: Annotated[
+        bool,
+        typer.Option(
+            "--film",
+            help="As --record, and also film the worst episode, without attack beside attacked "
+            "(clip.gif, 20 seconds), where the environment draws itself.",
+        ),
+    ] = False,
     certify: Annotated[
         bool,
         typer.Option(
@@ -192,8 +200,8 @@ def evaluate_command(
     # A second thread slows networks and batches of this size down.
     torch.set_num_threads(1)
     multiples = None if budgets is None else parse_budgets(budgets)
-    if record and multiples is not None:
-        raise UsageError("--record shows episodes of one budget: leave out --budgets")
+    if (record or film) and multiples is not None:
+        raise UsageError("--record and --film show episodes of one budget: leave out --budgets")
     targets = parse_targets(aim or [])
     if cost_limit is None:
         cost_limit = targets.get("target_cost")
@@ -227,6 +235,7 @@ def evaluate_command(
             seed=seed,
             cost_limit=cost_limit,
             record=record,
+            film=film,
             certify=certify,
             critics=critics,
             data=dataset,

@@ -23,6 +23,7 @@ reference   the returns that DSRL scales its own by
 paths       some episodes step by step: what was true, and what the policy saw
 plane       where observations hold a place, for pictures of paths
 path_figures  such pictures
+film        the same as a clip, drawn by the simulator
 colours     of all figures
 results     what was found: every episode under every attack
 remarks     what to know of attacks that were searched for

@@ -33,6 +33,7 @@ from safer_offline.evaluation.critics.sources import (
     require_fit,
     why_no_critic,
 )
+from safer_offline.evaluation.film import drawn_environment
 from safer_offline.evaluation.foreign import foreign_policy
 from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.results import EvaluationReport
@@ -54,6 +55,7 @@ def evaluate(
     workers: int | None = None,
     cost_limit: float | None = None,
     record: bool = False,
+    film: bool = False,
     certify: bool = False,
     max_rows: int = 32,
     progress: bool = True,
@@ -86,6 +88,7 @@ def evaluate(
         cost_limit: Largest allowed episode cost; None takes the policy's own.
         record: Keep the steps of the worst and the median episode under the worst attack, and of
             the same ones without attack: `EvaluationReport.paths`.
+        film: Also film the worst of these, natural beside attacked: `EvaluationReport.clip`.
         certify: Also bound what any attack can do to single actions, see `certificates.certify`.
         max_rows: Most simulators alive at once.
         progress: Show a progress bar if standard error is a terminal.
@@ -114,6 +117,7 @@ def evaluate(
         seed=seed,
         cost_limit=cost_limit,
         record=record,
+        film=film,
         certify=certify,
         critics=critics,
         data=data,
@@ -134,6 +138,7 @@ def prepare(
     seed: int = 0,
     cost_limit: float | None = None,
     record: bool = False,
+    film: bool = False,
     certify: bool = False,
     critics: str | Sequence[str] | None = None,
     data: Source | None = None,
@@ -174,6 +179,9 @@ def prepare(
     sources = tuple(source for source in sources if source.name in leaders.values())
     budget = budget_of(victim, epsilon, units=epsilon_units)
     context = _simulated_context(victim, source)
+    if film:
+        # Before the first episode: what cannot be drawn should not cost the user an evaluation.
+        drawn_environment(source).close()
     require_fit(sources, context, sizes=(victim.observation_size, victim.action_size))
     given = np.asarray(epsilon, np.float64)
     plan = EvaluationPlan(
@@ -197,6 +205,7 @@ def prepare(
         critic_sources=sources,
         leaders=leaders,
         record=record,
+        film=film,
     )
 
 

@@ -25,6 +25,7 @@ class EpisodePath:
     Attributes:
         attack: Its name.
         episode: Its number, as in the table of episodes.
+        seed: Of the environment.
         role: Why it is shown: `worst` or `median`.
         true: Observations as they were, (T, ds).
         seen: As the policy saw them, (T, ds).
@@ -35,6 +36,7 @@ class EpisodePath:
 
     attack: str
     episode: int
+    seed: int
     role: str
     true: NDArray[np.float32]
     seen: NDArray[np.float32]
@@ -92,7 +94,7 @@ def record_paths(
 
 def _paths_of(job: Job, steps: Sequence[RowSteps], shown: dict[int, str]) -> list[EpisodePath]:
     paths = []
-    for row, episode in enumerate(job.episodes):
+    for row, (episode, seed) in enumerate(zip(job.episodes, job.seeds, strict=True)):
         if episode not in shown:
             continue
         mine = [step for step in steps if step.running[row]]
@@ -100,6 +102,7 @@ def _paths_of(job: Job, steps: Sequence[RowSteps], shown: dict[int, str]) -> lis
             EpisodePath(
                 attack=job.attack.name,
                 episode=episode,
+                seed=seed,
                 role=shown[episode],
                 true=np.stack([step.true[row] for step in mine]),
                 seen=np.stack([step.seen[row] for step in mine]),
@@ -124,12 +127,13 @@ def _require_same(again: pd.DataFrame, known: pd.DataFrame, shown: Collection[in
 
 
 def as_npz(paths: Sequence[EpisodePath]) -> bytes:
-    """All paths as one archive of NumPy: `ROLE/ATTACK/ARRAY`, and `ROLE/ATTACK/episode`."""
+    """All paths as one archive of NumPy: `ROLE/ATTACK/ARRAY`, and likewise `episode` and `seed`."""
     arrays: dict[str, NDArray[np.generic]] = {}
     for path in paths:
         for name in ("true", "seen", "actions", "rewards", "costs"):
             arrays[f"{path.role}/{path.attack}/{name}"] = getattr(path, name)
-        arrays[f"{path.role}/{path.attack}/episode"] = np.array(path.episode)
+        for name in ("episode", "seed"):
+            arrays[f"{path.role}/{path.attack}/{name}"] = np.array(getattr(path, name))
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays)
     return content.getvalue()

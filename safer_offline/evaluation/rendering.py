@@ -30,8 +30,8 @@ from safer_offline.machine import installed_versions
 def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
     """Write evaluation.csv, episodes.csv, evaluation.json, evaluation.png and evaluation.svg.
 
-    With recorded episodes, also paths.npz, paths.png and paths.svg. Each file appears whole or not
-    at all; older ones of the same name are replaced.
+    With recorded episodes, also paths.npz, paths.png and paths.svg, and clip.gif of a film. Each
+    file appears whole or not at all; older ones of the same name are replaced.
 
     Args:
         report: What to write.
@@ -49,6 +49,8 @@ def save_report(report: EvaluationReport, out_dir: str | Path) -> list[Path]:
     if report.paths:
         figure = plot_paths(report.paths, plane_of(report.env_id), title=title_of(report))
         contents |= {"paths.npz": as_npz(report.paths), **figure_files("paths", figure)}
+    if report.clip:
+        contents["clip.gif"] = report.clip
     return write_all(contents, out_dir)
 
 

@@ -49,6 +49,7 @@ class EvaluationReport:
         episodes: Table of all episodes under all attacks, see `Rollouts.run`.
         searched: Those attacks that were found in whole episodes.
         paths: Steps of some episodes, where they were to be recorded.
+        clip: An animated GIF of the worst of them, if that was to be filmed; or empty.
         certificate: What is certain of single actions, if that was asked for.
         failed_gates: In sentences: attacks whose gradients lead nowhere, see `gates`.
         critics: What is known of critics that were fitted to lead attacks, by the name of their
@@ -63,6 +64,7 @@ class EvaluationReport:
     episodes: pd.DataFrame = field(repr=False)
     searched: tuple[str, ...] = ()
     paths: tuple[EpisodePath, ...] = field(default=(), repr=False)
+    clip: bytes = field(default=b"", repr=False)
     certificate: Certificate | None = None
     failed_gates: tuple[str, ...] = ()
     critics: dict[str, dict[str, Any]] = field(default_factory=dict)

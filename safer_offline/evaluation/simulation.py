@@ -28,6 +28,7 @@ from safer_offline.evaluation.critics.fitted_q import FittedCritics
 from safer_offline.evaluation.critics.sources import (
     CriticSource,
 )
+from safer_offline.evaluation.film import drawn_environment, film
 from safer_offline.evaluation.gates import gradients_lead_somewhere
 from safer_offline.evaluation.parallel import run_waves
 from safer_offline.evaluation.paths import (
@@ -74,6 +75,7 @@ class Evaluation:
         attacks: As asked for; `simulate` fits or finds those that must know their victim.
         budget: Of the attacks, raw units, shape (ds,).
         record: Whether `run` keeps the steps of some episodes, see `evaluate`.
+        film: Whether it also films the worst of them.
         critic_sources: What critics are fitted to.
         leaders: The names of those sources whose critics lead an attack, by the name of the attack;
             all others ask the policy's own.
@@ -85,6 +87,7 @@ class Evaluation:
     attacks: tuple[Attack, ...]
     budget: Tensor
     record: bool = False
+    film: bool = False
     critic_sources: tuple[CriticSource, ...] = ()
     leaders: dict[str, str] = field(default_factory=dict)
 
@@ -134,14 +137,19 @@ class Evaluation:
             meanwhile=None if meanwhile is None else lambda so_far: meanwhile(report(so_far)),
         )
         whole = report(found)
-        if not self.record:
+        if not self.record and not self.film:
             return whole
-        return replace(
-            whole,
-            paths=self._paths(
-                whole, found.trials, workers=workers, max_rows=max_rows, progress=progress
-            ),
+        paths = self._paths(
+            whole, found.trials, workers=workers, max_rows=max_rows, progress=progress
         )
+        return replace(whole, paths=paths, clip=self._clip(paths) if self.film else b"")
+
+    def _clip(self, paths: tuple[EpisodePath, ...]) -> bytes:
+        environment = drawn_environment(self.source)
+        try:
+            return film(paths, environment)
+        finally:
+            environment.close()
 
     def _paths(
         self,

@@ -110,7 +110,7 @@ def test_files(report, tmp_path):
         path = report.paths[0]
         assert archive[f"worst/{path.attack}/seen"].tolist() == path.seen.tolist()
         assert archive[f"worst/{path.attack}/episode"] == path.episode
-        assert len(archive.files) == 6 * len(report.paths)
+        assert len(archive.files) == 7 * len(report.paths)
     assert as_npz(report.paths) == (tmp_path / "paths.npz").read_bytes()
     assert not {file.name for file in save(recorded(record=False), tmp_path / "plain")} & {
         "paths.npz",

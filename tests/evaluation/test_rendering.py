@@ -322,7 +322,7 @@ def test_command_passes_on_what_it_was_told(command, tmp_path):
         "env": EnvironmentSource(name="car-circle"),
         "attacks": "mc,mr", "attack_set": ["mr.steps=2"],
         "epsilon": (0.1, 0.2), "epsilon_units": "std",
-        "episodes": 3, "seed": 7, "workers": 0, "cost_limit": 5.0, "record": False,
+        "episodes": 3, "seed": 7, "workers": 0, "cost_limit": 5.0, "record": False, "film": False,
         "certify": True, "keep_in": tmp_path / "out",
         "adversaries_in": tmp_path / "out" / "adversaries",
         "critics_in": tmp_path / "out" / "critics",
