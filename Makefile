@@ -27,7 +27,8 @@ demo: setup
 	test -f $(DATA) || $(BIN)/safer-offline collect $(TASK) --out $(DATA)
 	$(BIN)/safer-offline data info $(DATA) --plot $(DATA:.h5=.png)
 	$(BIN)/safer-offline train --data $(DATA) --out $(OUT)/run --resume
-	$(BIN)/safer-offline evaluate $(OUT)/run --out $(OUT) --overwrite
+	$(BIN)/safer-offline evaluate $(OUT)/run --record --out $(OUT)/run/attacked --overwrite
+	$(BIN)/safer-offline report $(OUT)/run --out $(OUT)/report.html
 
 # The catalogue of DATASETS.md: every recipe. About half an hour on two cores;
 # `make datasets QUALITIES=mixed` needs two thirds of that.

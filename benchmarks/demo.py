@@ -41,7 +41,7 @@ def main() -> None:
         steps = {
             "collect": ["collect", task, "--out", data],
             "train": ["train", "--data", data, "--out", str(folder / "run")],
-            "evaluate": ["evaluate", str(folder / "run"), "--out", str(folder)],
+            "evaluate": ["evaluate", str(folder / "run"), "--record", "--out", str(folder)],
         }
         rows = []
         for step, arguments in steps.items():
