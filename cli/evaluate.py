@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.simulation import Evaluation
 
 
+_ATTACKS, _RESULTS = "Attacks", "What to find out, and where to put it"
+
+
 def evaluate_command(
     runs: Annotated[
         list[Path],
@@ -52,10 +55,11 @@ def evaluate_command(
     attacks: Annotated[
         str,
         typer.Option(
-            help="'all' (natural,uniform,gaussian,mad,amad,mc,mr); 'strong', which adds minr, mix, "
-            "lure, coupled, and bias and learned, searched for in minutes; or names, also timed, "
+            help="'all' (natural, uniform, gaussian, mad, amad, mc, mr); 'strong', which adds minr, "
+            "mix, lure, coupled, and bias and learned, searched for in minutes; or names, also timed, "
             "drift, and search, which needs no gradients. An attack of your own is module:Class; "
-            "LABEL=NAME meets one attack with several settings."
+            "LABEL=NAME meets one attack with several settings.",
+            rich_help_panel=_ATTACKS,
         ),
     ] = "all",
     attack_set: Annotated[
@@ -63,6 +67,7 @@ def evaluate_command(
         typer.Option(
             metavar="ATTACK.NAME=VALUE",
             help="Settings of an attack: mad.steps=50,restarts=10; give it several times for more.",
+            rich_help_panel=_ATTACKS,
         ),
     ] = None,
     critics: Annotated[
@@ -75,6 +80,7 @@ def evaluate_command(
             "(default: own, and data if there are any; of policies without critics, strong attacks "
             "take rollouts).",
             show_default=False,
+            rich_help_panel=_ATTACKS,
         ),
     ] = None,
     data: Annotated[
@@ -84,6 +90,7 @@ def evaluate_command(
             help="Dataset of the task, a file or an id of Minari, to fit critics to that the "
             "policy did not bring along.",
             show_default=False,
+            rich_help_panel=_ATTACKS,
         ),
     ] = None,
     critic_set: Annotated[
@@ -94,6 +101,7 @@ def evaluate_command(
             "(of data, at most), discount, batch_size, hidden_sizes, members, learning_rate, "
             "polyak, warm_up, seed; may be repeated.",
             show_default=False,
+            rich_help_panel=_ATTACKS,
         ),
     ] = None,
     actor: Annotated[
@@ -122,6 +130,7 @@ def evaluate_command(
             "budget, the area under it, and up to where the limit is kept. With --epsilon 1 they "
             "are the budgets themselves. bias and learned are searched for with each.",
             show_default=False,
+            rich_help_panel=_ATTACKS,
         ),
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes under each attack.")] = 50,
@@ -138,6 +147,7 @@ def evaluate_command(
             "--record",
             help="Also keep each step of the worst and the median episode under the worst attack, "
             "true and as the policy saw it, and draw where they went (paths.npz, .png, .svg).",
+            rich_help_panel=_RESULTS,
         ),
     ] = False,
     film: Annotated[
@@ -146,6 +156,7 @@ def evaluate_command(
             "--film",
             help="As --record, and also film the worst episode, without attack beside attacked "
             "(clip.gif, 20 seconds), where the environment draws itself.",
+            rich_help_panel=_RESULTS,
         ),
     ] = False,
     certify: Annotated[
@@ -156,6 +167,7 @@ def evaluate_command(
             "the budget can move the action, and at how many of them the policy's critic expects "
             "the limit to be kept all the same. Takes seconds, for policies of dense layers: "
             "Gaussian ones of ours, networks of PyTorch. Nothing is proven of whole episodes.",
+            rich_help_panel=_RESULTS,
         ),
     ] = False,
     out: Annotated[
@@ -165,16 +177,30 @@ def evaluate_command(
             "-o",
             help="Folder of the results (default: RUN/evaluations/, then a name for what is "
             "evaluated, so that none replaces another). Of several runs it holds the comparison.",
+            rich_help_panel=_RESULTS,
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another evaluation's results in --out.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace another evaluation's results in --out.",
+            rich_help_panel=_RESULTS,
+        ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the whole report as JSON instead of the table.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print the whole report as JSON instead of the table.",
+            rich_help_panel=_RESULTS,
+        ),
     ] = False,
     list_all: Annotated[
-        bool, typer.Option("--list", help="Show all evaluations of this run and stop.")
+        bool,
+        typer.Option(
+            "--list", help="Show all evaluations of this run and stop.", rich_help_panel=_RESULTS
+        ),
     ] = False,
 ) -> None:
     """Attack trained policies in the simulator and report return, cost and violations."""

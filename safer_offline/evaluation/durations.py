@@ -81,7 +81,9 @@ def expected_seconds(
             if critics is not None and attack.name in evaluation.leaders:
                 target = WithCritics(target, critics)
             attack.perturb(target, observations, epsilon=trial.budget, noise=noise)
-            work += (time.perf_counter() - start) * horizon * math.ceil(plan.episodes / ROWS)
+            # Waves of episodes run side by side.
+            batches = math.ceil(plan.episodes / ROWS) / cores
+            work += (time.perf_counter() - start) * horizon * batches
         seconds[attack.name] = seconds.get(attack.name, 0.0) + work
     return seconds
 
