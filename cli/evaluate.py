@@ -56,8 +56,8 @@ def evaluate_command(
         str,
         typer.Option(
             help="'all' (natural, uniform, gaussian, mad, amad, mc, mr); 'strong', which adds "
-            "minr, mix, lure, coupled, and bias and learned, searched for in minutes; or names, also "
-            "timed, drift, and search, which needs no gradients. An attack of your own is "
+            "minr, mix, lure, coupled, and bias and learned, searched for in minutes; or names, "
+            "also timed, drift, and search, which needs no gradients. An attack of your own is "
             "module:Class; LABEL=NAME meets one attack with several settings.",
             rich_help_panel=_ATTACKS,
         ),
