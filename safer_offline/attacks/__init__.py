@@ -6,7 +6,7 @@ random      none, and two kinds of noise
 divergence  MAD and AMAD: the policy shall act unlike itself
 critic      MC, MR, min-reward: the policy shall do what costs, tempts or earns nothing
 both_critics  mixtures of cost and reward, a lure, MC at a share of the steps
-selective   attacks that leave most observations alone
+selective   attacks that tell observations apart, or leave most alone
 search      the same by asking for actions alone, for policies that pass no gradients on
 bias        a constant offset, or one that grows, which must first be found in whole episodes
 learned     a network, which must first learn in whole episodes

@@ -13,10 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
+from safer_offline.attacks.base import AttackTarget, Start
 from safer_offline.attacks.critic import CriticAttack, MaxCost
-from safer_offline.attacks.divergence import RISKY_QUANTILE
-from safer_offline.attacks.selective import Selective, expected_cost
+from safer_offline.attacks.selective import Discerning, Selective
 from safer_offline.errors import UsageError
 
 _LEAST_SCALE = 1e-6
@@ -83,7 +82,7 @@ class Mixed(CriticAttack):
         return self.share * cost + (1 - self.share) * reward
 
 
-class Lure(GradientAttack):
+class Lure(Discerning):
     """MR as long as little cost is expected, MC where much is: first tempt, then push.
 
     Args:
@@ -97,32 +96,9 @@ class Lure(GradientAttack):
     critics: ClassVar[tuple[str, ...]] = ("cost", "reward")
     starts: ClassVar[tuple[Start, ...]] = CriticAttack.starts
 
-    def __init__(
-        self, *, threshold: float | None = None, steps: int = 20, restarts: int = 5
-    ) -> None:
-        super().__init__(steps=steps, restarts=restarts)
-        self.threshold = threshold
-
-    @property
-    def needs_fit(self) -> bool:
-        """True as long as there is no threshold."""
-        return self.threshold is None
-
-    def fit(self, target: AttackTarget, observations: Tensor) -> Lure:
-        """The same attack with the threshold that these natural observations (M, ds) give."""
-        fitted = copy.copy(self)
-        fitted.threshold = expected_cost(target, observations).quantile(RISKY_QUANTILE).item()
-        return fitted
-
     def objective(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `GradientAttack`.
-
-        Raises:
-            UsageError: If there is no threshold yet.
-        """
-        if self.threshold is None:
-            raise UsageError("attack 'lure' has no threshold yet: call fit, or construct it with")
-        risky = expected_cost(target, clean) >= self.threshold
+        """See `GradientAttack`."""
+        risky = self.chosen(target, clean)
 
         def value(perturbed: Tensor) -> Tensor:
             mean, _ = target.action_distribution(perturbed)
@@ -159,39 +135,21 @@ class Timed(Selective, MaxCost):
         steps: int = 20,
         restarts: int = 5,
     ) -> None:
-        super().__init__(steps=steps, restarts=restarts)
+        super().__init__(threshold=threshold, steps=steps, restarts=restarts)
         if not 0 < share <= 1:
             raise UsageError(f"attack 'timed': share must be above 0 and at most 1, not {share}")
         self.share = share
-        self.threshold = threshold
 
     @property
-    def needs_fit(self) -> bool:
-        """True as long as there is no threshold."""
-        return self.threshold is None
+    def quantile(self) -> float:  # type: ignore[override]
+        """What leaves the share."""
+        return 1 - self.share
 
-    def fit(self, target: AttackTarget, observations: Tensor) -> Timed:
-        """The same attack with the threshold that these natural observations (M, ds) give."""
-        fitted = copy.copy(self)
-        fitted.threshold = _effect(target, observations).quantile(1 - self.share).item()
-        return fitted
-
-    def chosen(self, target: AttackTarget, observations: Tensor) -> Tensor:
-        """See `Selective`.
-
-        Raises:
-            UsageError: If there is no threshold yet.
-        """
-        if self.threshold is None:
-            raise UsageError("attack 'timed' has no threshold yet: call fit, or construct it with")
-        return _effect(target, observations) >= self.threshold
-
-
-def _effect(target: AttackTarget, observations: Tensor) -> Tensor:
-    """How much a perturbation of one in every coordinate would raise the cost at most, (B,)."""
-    seen = observations.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        mean, _ = target.action_distribution(seen)
-        total = target.q_cost(observations.detach(), mean).sum()
-    (gradient,) = torch.autograd.grad(total, seen)
-    return gradient.abs().sum(dim=1)
+    def score(self, target: AttackTarget, observations: Tensor) -> Tensor:
+        """How much a perturbation of one in every coordinate would raise the cost at most, (B,)."""
+        seen = observations.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            mean, _ = target.action_distribution(seen)
+            total = target.q_cost(observations.detach(), mean).sum()
+        (gradient,) = torch.autograd.grad(total, seen)
+        return gradient.abs().sum(dim=1)

@@ -7,7 +7,6 @@ of Safe Reinforcement Learning under Observational Perturbations", ICLR 2023.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -15,11 +14,7 @@ import torch
 from torch import Tensor
 
 from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
-from safer_offline.attacks.selective import Selective, expected_cost
-from safer_offline.errors import UsageError
-
-RISKY_QUANTILE = 0.9
-"""AMAD attacks where the expected cost is above this quantile of natural episodes."""
+from safer_offline.attacks.selective import Selective
 
 
 class MAD(GradientAttack):
@@ -55,31 +50,3 @@ class AMAD(Selective, MAD):
 
     name: ClassVar[str] = "amad"
     critics: ClassVar[tuple[str, ...]] = ("cost",)
-
-    def __init__(
-        self, *, threshold: float | None = None, steps: int = 20, restarts: int = 5
-    ) -> None:
-        super().__init__(steps=steps, restarts=restarts)
-        self.threshold = threshold
-
-    @property
-    def needs_fit(self) -> bool:
-        """True as long as there is no threshold."""
-        return self.threshold is None
-
-    def fit(self, target: AttackTarget, observations: Tensor) -> AMAD:
-        """The same attack with the threshold that these natural observations (M, ds) give."""
-        quantile = expected_cost(target, observations).quantile(RISKY_QUANTILE)
-        fitted = copy.copy(self)
-        fitted.threshold = quantile.item()
-        return fitted
-
-    def chosen(self, target: AttackTarget, observations: Tensor) -> Tensor:
-        """See `Selective`.
-
-        Raises:
-            UsageError: If there is no threshold yet.
-        """
-        if self.threshold is None:
-            raise UsageError("attack 'amad' has no threshold yet: call fit, or construct it with")
-        return expected_cost(target, observations) >= self.threshold

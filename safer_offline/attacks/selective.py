@@ -1,22 +1,70 @@
-"""Attacks that leave most observations alone."""
+"""Attacks that do not treat all observations alike: those above a threshold, found when fitted."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from safer_offline.attacks.base import AttackTarget, GradientAttack, rows_of
 from safer_offline.attacks.noise import NoiseSource
+from safer_offline.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of Python 3.11
 
 
-class Selective(GradientAttack):
-    """A gradient attack at chosen observations; put it before the attack whose objective counts."""
+class Discerning(GradientAttack):
+    """A gradient attack that tells apart observations by whether a score reaches a threshold.
 
-    @abstractmethod
+    Args:
+        threshold: Of the score. None until `fit` has found the quantile over natural episodes of
+            the same policy.
+        steps: See `GradientAttack`.
+        restarts: See `GradientAttack`.
+    """
+
+    quantile: float = 0.9
+    """Of the scores in natural episodes."""
+
+    def __init__(
+        self, *, threshold: float | None = None, steps: int = 20, restarts: int = 5
+    ) -> None:
+        super().__init__(steps=steps, restarts=restarts)
+        self.threshold = threshold
+
+    @property
+    def needs_fit(self) -> bool:
+        """True as long as there is no threshold."""
+        return self.threshold is None
+
+    def score(self, target: AttackTarget, observations: Tensor) -> Tensor:
+        """What the threshold is of: the expected cost, for (B, ds) shape (B,)."""
+        return expected_cost(target, observations)
+
+    def fit(self, target: AttackTarget, observations: Tensor) -> Self:
+        """The same attack with the threshold that these natural observations (M, ds) give."""
+        fitted = copy.copy(self)
+        fitted.threshold = self.score(target, observations).quantile(self.quantile).item()
+        return fitted
+
     def chosen(self, target: AttackTarget, observations: Tensor) -> Tensor:
-        """At which of the true observations (B, ds) it attacks, a mask (B,)."""
+        """Which of the true observations (B, ds) reach the threshold, a mask (B,).
+
+        Raises:
+            UsageError: If there is no threshold yet.
+        """
+        if self.threshold is None:
+            raise UsageError(
+                f"attack '{self.name}' has no threshold yet: call fit, or construct it with"
+            )
+        return self.score(target, observations) >= self.threshold
+
+
+class Selective(Discerning):
+    """An attack at such observations alone; put it before the attack whose objective counts."""
 
     def perturb(
         self,
