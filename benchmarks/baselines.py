@@ -53,8 +53,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "bcq-lag": {"act_candidates": 4, "vae_hidden_size": 256},
 }
-"""What departs from the defaults: to attack FISOR's diffusion policy would take hours, and to attack
-BCQ-Lag's ten candidates through OSRL's wide VAE 20 minutes of a core."""
+"""What departs from the defaults: to attack FISOR's diffusion policy would take hours, and to
+attack BCQ-Lag's ten candidates through OSRL's wide VAE 20 minutes of a core."""
 KEY = ["task", "algorithm", "robust"]
 COLUMNS = [*KEY, "updates", "cpu_seconds", "attack", "critics", "reward_mean", "reward_std"]
 COLUMNS += ["cost_mean", "cost_std", "violation_rate", "episodes", "seed"]
