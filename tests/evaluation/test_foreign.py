@@ -205,7 +205,7 @@ def test_an_environment_that_is_made_already_is_made_again():
     source = EnvironmentSource(name="toy_environments:ToyPoint-v0", kwargs={"border": 0.0})
     named = evaluate(lambda seen: [0.5, 0.0], env=source, cost_limit=3, **settings)
     assert report.episodes["cost"].tolist() == named.episodes["cost"].tolist()
-    ours = gymnasium.make("safer_offline:SafetyBallRun-v0", max_episode_steps=7)
+    ours = gymnasium.make("safer_offline/SafetyBallRun-v0", max_episode_steps=7)
     assert (evaluate(slope, env=ours, **settings).episodes["length"] == 7).all()
     for env, told in (
         (made.unwrapped.__class__(), "did not come from gymnasium.make"),
