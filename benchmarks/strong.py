@@ -48,6 +48,7 @@ def rows_of(task: str, policy: str, root: Path) -> pd.DataFrame:
     results = run / "strong"
     safer_offline(
         "evaluate", run, "--attacks", "strong", "--episodes", EPISODES, "--record",
+        "--cost-limit", 10,
         "--out", results, "--overwrite",
     )  # fmt: skip
     document = json.loads((results / "evaluation.json").read_text(encoding="utf-8"))
