@@ -36,7 +36,7 @@ from safer_offline.attacks.registry import (
     resolve_attacks,
 )
 from safer_offline.attacks.search import Search
-from safer_offline.attacks.with_critics import Critics, WithCritics
+from safer_offline.attacks.with_critics import Critics, WithCritics, judged_by
 
 __all__ = [
     "AMAD",
@@ -69,6 +69,7 @@ __all__ = [
     "WithCritics",
     "attack_budget",
     "attack_settings",
+    "judged_by",
     "load_adversary",
     "make_attack",
     "preset_of",

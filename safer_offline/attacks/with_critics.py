@@ -21,6 +21,11 @@ class Critics(Protocol):
         ...
 
 
+def judged_by(target: AttackTarget, critics: Critics | None) -> AttackTarget:
+    """The victim, judged by these critics instead of its own, if there are any."""
+    return target if critics is None else WithCritics(target, critics)
+
+
 class WithCritics:
     """The same victim, but it is judged by other critics than its own.
 

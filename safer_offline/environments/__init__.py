@@ -8,5 +8,6 @@ bullet/             the Bullet tasks: ball, car, drone and ant, in a circle or s
 mujoco              MuJoCo's runners with a speed limit
 gymnasium_adapter   any Gymnasium environment with a cost, held to its promises
 vector              many environments on several processes
+processes           such a process, and what it says when something fails
 checking            what is wrong with an environment of one's own, and the remedy
 """

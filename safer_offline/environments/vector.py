@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import multiprocessing
-import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safer_offline.environments.base import FloatArray
+from safer_offline.environments.processes import ChildProcess, failures_told
 from safer_offline.environments.source import EnvironmentSource
-from safer_offline.errors import SaferOfflineError, UsageError
-from safer_offline.interruption import children_leave_interrupts_to_us
-from safer_offline.machine import available_cores, require_main_module
+from safer_offline.errors import UsageError
+from safer_offline.machine import available_cores
 
 BoolArray = NDArray[np.bool_]
 
@@ -187,16 +183,7 @@ class _RemoteGroup:
     """Some rows of a batch, stepped in a process of their own."""
 
     def __init__(self, source: EnvironmentSource, num_envs: int) -> None:
-        require_main_module()
-        # Not fork: a forked child would inherit this process's physics servers and threads.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, remote = context.Pipe()
-        self._process = context.Process(
-            target=_serve_group, args=(remote, source, num_envs), daemon=True
-        )
-        with children_leave_interrupts_to_us():
-            self._process.start()
-        remote.close()
+        self._child = ChildProcess(_serve_group, source, num_envs)
 
     def describe(self) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box, int]:
         self.send("describe", None)
@@ -204,54 +191,23 @@ class _RemoteGroup:
         return answer
 
     def send(self, command: str, argument: Any) -> None:  # noqa: ANN401
-        with contextlib.suppress(OSError):  # of a process that died; `receive` tells
-            self._pipe.send((command, argument))
+        self._child.send((command, argument))
 
     def receive(self) -> Any:  # noqa: ANN401
-        try:
-            answer = self._pipe.recv()
-        except (EOFError, OSError):
-            raise death_of(self._process) from None
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return self._child.receive()
 
     def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError, OSError):
-            self._pipe.send(("close", None))
-        self._process.join(timeout=10)
-        if self._process.is_alive():
-            self._process.kill()
-        self._pipe.close()
-
-
-def death_of(process: BaseProcess) -> SaferOfflineError:
-    """What to say of a process that ended before it had answered."""
-    process.join(timeout=5)
-    return SaferOfflineError(
-        f"a simulation process died (exit code {process.exitcode}); out of memory? Try fewer "
-        "episodes at once or fewer workers. In a script of your own, call what simulates under "
-        "`if __name__ == '__main__':`"
-    )
+        self._child.close()
 
 
 def _serve_group(pipe: Connection, source: EnvironmentSource, num_envs: int) -> None:
     """Body of a simulation process: answer commands until told to close."""
-    try:
+    with failures_told(pipe, what="the environment"):
         group = _LocalGroup(source, num_envs)
-        while True:
-            command, argument = pipe.recv()
-            if command == "close":
-                break
+        while (asked := pipe.recv()) is not None:
+            command, argument = asked
             if command == "describe":
                 pipe.send(group.describe())
             else:
                 group.send(command, argument)
                 pipe.send(group.receive())
-    except (EOFError, KeyboardInterrupt):
-        pass  # the parent has gone
-    except SaferOfflineError as error:
-        pipe.send(error)
-    except Exception:
-        # As text: not every exception survives the pipe, and none of them with its traceback.
-        pipe.send(SaferOfflineError(f"the environment failed:\n{traceback.format_exc()}"))

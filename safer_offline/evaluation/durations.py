@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from safer_offline.attacks import RowNoise, WithCritics
+from safer_offline.attacks import RowNoise, judged_by
 from safer_offline.datasets.dataset.in_memory import OfflineDataset
 from safer_offline.environments.base import FloatArray
 from safer_offline.environments.vector import VectorEnvironment
@@ -77,9 +77,8 @@ def expected_seconds(
             noise = RowNoise([np.random.default_rng(row) for row in range(ROWS)])
             start = time.perf_counter()
             observations = torch.from_numpy(seen).to(trial.budget.device)
-            target = victim.target
-            if critics is not None and attack.name in evaluation.leaders:
-                target = WithCritics(target, critics)
+            leader = critics if attack.name in evaluation.leaders else None
+            target = judged_by(victim.target, leader)
             attack.perturb(target, observations, epsilon=trial.budget, noise=noise)
             # Waves of episodes run side by side.
             batches = math.ceil(plan.episodes / ROWS) / cores

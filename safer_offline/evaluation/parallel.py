@@ -6,9 +6,6 @@ Other waves need not. What a wave finds does not depend on where it runs.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import Synchronized
@@ -20,11 +17,9 @@ import pandas as pd
 import torch
 
 from safer_offline.attacks import GradientAttack, Search
-from safer_offline.environments.vector import death_of
-from safer_offline.errors import SaferOfflineError
+from safer_offline.environments.processes import SPAWN, ChildProcess, failures_told
 from safer_offline.evaluation.rollouts import Job, Rollouts
-from safer_offline.interruption import children_leave_interrupts_to_us
-from safer_offline.machine import available_cores, require_main_module
+from safer_offline.machine import available_cores
 from safer_offline.progress import ProgressBar
 
 GLANCE = 0.2
@@ -76,57 +71,31 @@ class WaveProcesses:
     """
 
     def __init__(self, recipe: bytes, *, count: int, bar: ProgressBar) -> None:
-        require_main_module()
-        # Not fork: see `environments.vector`.
-        context = multiprocessing.get_context("spawn")
-        self._steps: Synchronized[float] = context.Value("d", 0.0)
+        self._steps: Synchronized[float] = SPAWN.Value("d", 0.0)
         self._bar = bar
         self._told = 0.0
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for _ in range(count):
-            pipe, remote = context.Pipe()
-            process = context.Process(
-                target=_serve,
-                args=(remote, self._steps, recipe, torch.get_num_threads()),
-                daemon=True,
-            )
-            with children_leave_interrupts_to_us():
-                process.start()
-            remote.close()
-            self._pipes.append(pipe)
-            self._processes.append(process)
+        threads = torch.get_num_threads()
+        self._children = [ChildProcess(_serve, self._steps, recipe, threads) for _ in range(count)]
 
     def run(self, waves: Sequence[bytes]) -> Iterator[pd.DataFrame]:
         """What is found in each of these pickled waves, in order."""
         found: dict[int, pd.DataFrame] = {}
-        running: dict[Connection, int] = {}
+        running: dict[ChildProcess, int] = {}
         begun = yielded = 0
         while yielded < len(waves):
-            for pipe in self._pipes:
-                if pipe not in running and begun < len(waves):
-                    with contextlib.suppress(OSError):  # of a process that died; `_receive` tells
-                        pipe.send_bytes(waves[begun])
-                    running[pipe] = begun
+            for child in self._children:
+                if child not in running and begun < len(waves):
+                    child.send(waves[begun])
+                    running[child] = begun
                     begun += 1
-            answered = wait(list(running), timeout=GLANCE)
-            for pipe in self._pipes:
-                if pipe in answered:
-                    found[running.pop(pipe)] = self._receive(pipe)
+            answered = wait([child.pipe for child in running], timeout=GLANCE)
+            for child in self._children:
+                if child.pipe in answered:
+                    found[running.pop(child)] = child.receive()
             self._show()
             while yielded in found:
                 yield found.pop(yielded)
                 yielded += 1
-
-    def _receive(self, pipe: Connection) -> pd.DataFrame:
-        try:
-            answer = pipe.recv()
-        except (EOFError, OSError):
-            raise death_of(self._processes[self._pipes.index(pipe)]) from None
-        if isinstance(answer, Exception):
-            raise answer
-        table: pd.DataFrame = answer
-        return table
 
     def _show(self) -> None:
         steps = self._steps.value
@@ -134,20 +103,9 @@ class WaveProcesses:
         self._told = steps
 
     def close(self, *, patience: float = 10.0) -> None:
-        """End the processes.
-
-        Args:
-            patience: Seconds that each may take to close its simulators. In the midst of a wave it
-                would not even hear of it.
-        """
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                pipe.send_bytes(b"")
-        for pipe, process in zip(self._pipes, self._processes, strict=True):
-            process.join(timeout=patience)
-            if process.is_alive():
-                process.kill()
-            pipe.close()
+        """End the processes, see `ChildProcess.close`."""
+        for child in self._children:
+            child.close(patience=patience)
 
     def __enter__(self) -> WaveProcesses:
         return self
@@ -176,14 +134,9 @@ class _Counter(ProgressBar):
 def _serve(pipe: Connection, steps: Synchronized[float], recipe: bytes, threads: int) -> None:
     """Body of a process: run waves until told to end."""
     torch.set_num_threads(threads)
-    try:
-        with Rollouts(**cloudpickle.loads(recipe), workers=0, bar=_Counter(steps)) as rollouts:
-            while wave := pipe.recv_bytes():
-                pipe.send(rollouts.run(cloudpickle.loads(wave)))
-    except (EOFError, KeyboardInterrupt):
-        pass  # the parent has gone
-    except SaferOfflineError as error:
-        pipe.send(error)
-    except Exception:
-        # As text: not every exception survives the pipe, and none of them with its traceback.
-        pipe.send(SaferOfflineError(f"the evaluation failed:\n{traceback.format_exc()}"))
+    with (
+        failures_told(pipe, what="the evaluation"),
+        Rollouts(**cloudpickle.loads(recipe), workers=0, bar=_Counter(steps)) as rollouts,
+    ):
+        while (wave := pipe.recv()) is not None:
+            pipe.send(rollouts.run(cloudpickle.loads(wave)))

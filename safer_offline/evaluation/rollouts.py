@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from safer_offline.attacks import Attack, AttackTarget, Critics, RowNoise, WithCritics
+from safer_offline.attacks import Attack, AttackTarget, Critics, RowNoise, judged_by
 from safer_offline.attacks.base import rows_of
 from safer_offline.context import EnvironmentContext
 from safer_offline.environments.source import EnvironmentSource
@@ -308,9 +308,8 @@ class Adversary:
         """
         mask = torch.from_numpy(running)
         clean = torch.from_numpy(observations).to(self._budget.device)
-        target = self.victim.rows(mask).target
         perturbed = self._attack.perturb(
-            target if self._critics is None else WithCritics(target, self._critics),
+            judged_by(self.victim.rows(mask).target, self._critics),
             clean,
             epsilon=self._budget,
             noise=self._noise.rows(mask),

@@ -25,9 +25,7 @@ from safer_offline.evaluation.adversaries.rehearse import rehearsal_work, rehear
 from safer_offline.evaluation.certificates.certificate import certify as certify_actions
 from safer_offline.evaluation.critics.finding import CriticFinder, critics_work
 from safer_offline.evaluation.critics.fitted_q import FittedCritics
-from safer_offline.evaluation.critics.sources import (
-    CriticSource,
-)
+from safer_offline.evaluation.critics.sources import CriticSource
 from safer_offline.evaluation.film import drawn_environment, film
 from safer_offline.evaluation.gates import gradients_lead_somewhere
 from safer_offline.evaluation.parallel import run_waves

@@ -14,7 +14,7 @@ from safer_offline.attacks import (
     AttackTarget,
     Natural,
     NoiseSource,
-    WithCritics,
+    judged_by,
     relabelled,
 )
 from safer_offline.evaluation.critics.fitted_q import FittedCritics
@@ -38,7 +38,7 @@ class Trial(NamedTuple):
 
     def victim_of(self, policy: EvaluatedPolicy) -> AttackTarget:
         """The policy, as the attack asks it."""
-        return policy if self.critics is None else WithCritics(policy, self.critics)
+        return judged_by(policy, self.critics)
 
     @property
     def needs_rehearsal(self) -> bool:

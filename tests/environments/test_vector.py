@@ -98,7 +98,7 @@ def test_seeds_must_be_as_many_as_rows():
 def test_the_death_of_a_process_is_told():
     with VectorEnvironment("ball-circle", num_envs=2, workers=1) as batch:
         batch.reset([1, 2])
-        process = batch._groups[0]._process
+        process = batch._groups[0]._child.process
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         with pytest.raises(SaferOfflineError, match="simulation process died"):
@@ -107,7 +107,7 @@ def test_the_death_of_a_process_is_told():
 
 def test_closing_ends_the_processes():
     batch = VectorEnvironment("ball-circle", num_envs=2, workers=2)
-    processes = [group._process for group in batch._groups]
+    processes = [group._child.process for group in batch._groups]
     assert all(process.is_alive() for process in processes)
     batch.close()
     assert [process.exitcode for process in processes] == [0, 0]

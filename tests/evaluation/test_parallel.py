@@ -4,8 +4,7 @@ import threading
 
 import pandas as pd
 import pytest
-import torch
-from torch import nn
+from toy_policies import Pull
 
 from safer_offline import evaluate
 from safer_offline.attacks import Natural
@@ -22,15 +21,6 @@ SETTINGS = {
     "attack_set": ["mad.steps=2,restarts=2"], "episodes": 6, "max_rows": 3, "cost_limit": 3,
     "progress": False,
 }  # fmt: skip
-
-
-class Pull(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor([[0.6, -0.9], [0.4, 0.8]]))
-
-    def forward(self, observations):
-        return 2 * torch.tanh(observations @ self.weight)
 
 
 class Unsendable(Pull):
@@ -113,8 +103,8 @@ def test_results_come_in_order_and_the_bar_counts_every_step():
         tables = list(processes.run(pickled))
         assert [table["episode"].tolist() for table in tables] == [[0], [1], [2], [3]]
         assert bar.done == 4 * 20
-        processes._processes[0].kill()
-        processes._processes[0].join()
+        processes._children[0].process.kill()
+        processes._children[0].process.join()
         with pytest.raises(SaferOfflineError, match="a simulation process died"):
             list(processes.run(pickled))
     with Rollouts(**recipe, workers=0, bar=Bar()) as rollouts:

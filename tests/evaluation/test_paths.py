@@ -6,9 +6,8 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from torch import nn
 from toy_environments import make_point
+from toy_policies import Pull
 
 from safer_offline import evaluate
 from safer_offline.environments.bullet.circle import ROOM, X_LIMIT
@@ -22,17 +21,6 @@ from safer_offline.evaluation.plane import plane_of
 
 EPSILON = 0.1
 TOY = "toy_environments:make_point"
-
-
-class Pull(nn.Module):
-    """Drifts over the border sooner or later."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor([[0.6, -0.9], [0.4, 0.8]]))
-
-    def forward(self, observations):
-        return 2 * torch.tanh(observations @ self.weight)
 
 
 def recorded(policy=None, **settings):

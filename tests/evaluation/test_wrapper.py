@@ -4,8 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from toy_environments import make_point
+from toy_policies import Pull
 
 from safer_offline import AttackedObservation, evaluate
 from safer_offline.attacks import MAD, Bias, make_attack
@@ -14,17 +14,6 @@ from safer_offline.datasets.behaviors.learned.stable_baselines import stable_bas
 from safer_offline.errors import UsageError
 
 EPSILON = 0.1
-
-
-class Pull(nn.Module):
-    """Turns smoothly with its observation, so that gradients lead somewhere."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor([[0.6, -0.9], [0.4, 0.8]]))
-
-    def forward(self, observations):
-        return 2 * torch.tanh(observations @ self.weight)
 
 
 def act(network, observation):
