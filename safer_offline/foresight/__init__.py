@@ -1,0 +1,21 @@
+"""What a policy would do, foreseen from the dataset alone: nothing here touches a simulator.
+
+model       an ensemble that predicts the next observation, reward, cost and end
+episodes    whole episodes of a policy inside of it, natural and attacked
+estimate    return and cost of these with intervals, and whether they are to be believed
+"""
+
+from safer_offline.foresight.episodes import Foreseen, foresee_episodes
+from safer_offline.foresight.estimate import Estimate, Foresight, foresee
+from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
+
+__all__ = [
+    "DynamicsConfig",
+    "DynamicsEnsemble",
+    "Estimate",
+    "Foreseen",
+    "Foresight",
+    "fit_dynamics",
+    "foresee",
+    "foresee_episodes",
+]
