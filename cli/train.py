@@ -122,6 +122,15 @@ def train_command(
         Path | None,
         typer.Option(help="Folder for that cache (default: beside the file, FILE.cache)."),
     ] = None,
+    alternatives: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar='"NAME=VALUE ..."',
+            help="Train with these settings, too, and keep what the models of the data foresee to "
+            "be best: the largest return that keeps the limit under attack. May be repeated.",
+        ),
+    ] = None,
     foresee: Annotated[
         bool,
         typer.Option(
@@ -159,7 +168,9 @@ def train_command(
     import torch
 
     from safer_offline.datasets.loading import default_run_name, load_dataset
+    from safer_offline.foresight.choice import choose
     from safer_offline.foresight.runs import foresee_run
+    from safer_offline.settings import parse_values, settings_of
     from safer_offline.training.devices import device_named, placement
     from safer_offline.training.loop import train
 
@@ -188,16 +199,24 @@ def train_command(
         cache_dir=cache_dir,
         tell=lambda sentence: typer.echo(f"{sentence}.", err=True),
     )
-    run = train(
-        config,
-        dataset,
-        out=out or Path("runs") / name,
-        algorithm=learner,
-        steps=steps,
-        seed=seed,
-        resume=resume,
-        device=device,
-    )
+    arguments: dict[str, Any] = {
+        "out": out or Path("runs") / name,
+        "algorithm": learner,
+        "steps": steps,
+        "seed": seed,
+        "resume": resume,
+        "device": device,
+    }
+    if alternatives:
+        known = settings_of(learner.Config)
+        others = [parse_values(known, text.split(), option="--try") for text in alternatives]
+        choice = choose(config, dataset, others, **arguments)
+        typer.echo("Tried, and foreseen in models of the data:")
+        typer.echo("\n".join(choice.lines()))
+        _tell(choice.run)
+        _tell_next(choice.run)
+        return
+    run = train(config, dataset, **arguments)
     _tell(run)
     if foresee and steps >= FEW_STEPS:
         typer.echo(

@@ -26,6 +26,7 @@ def foresee_run(
     dataset: TransitionSource,
     *,
     epsilon: float | Sequence[float] | None = None,
+    epsilon_units: EpsilonUnits | None = None,
     model: DynamicsEnsemble | None = None,
     seed: int = 0,
 ) -> Foresight:
@@ -35,14 +36,16 @@ def foresee_run(
         run: The directory.
         policy: Its policy.
         dataset: Says what follows an action.
-        epsilon: Budget of the attacks in raw units; None takes what the run was trained to
-            withstand.
+        epsilon: Budget of the attacks; None takes what the run was trained to withstand.
+        epsilon_units: Its units, `raw` where None.
         model: See `foresee`.
         seed: See `foresee`.
     """
     config: Mapping[str, Any] = policy.info.training.get("config", {})
-    units: EpsilonUnits = config.get("epsilon_units", "raw") if epsilon is None else "raw"
-    budget = config.get("epsilon", 0.05) if epsilon is None else epsilon
+    units = epsilon_units or "raw"
+    budget = epsilon
+    if budget is None:
+        budget, units = config.get("epsilon", 0.05), config.get("epsilon_units", "raw")
     model = model or fit_dynamics(dataset, DynamicsConfig(), seed=seed)
     found = foresee(policy, dataset, epsilon=budget, epsilon_units=units, model=model, seed=seed)
     document = {"epsilon": budget, "epsilon_units": units, "seed": seed, **found.to_json()}
@@ -65,7 +68,7 @@ def foresee_runs(
     Args:
         runs: Run directories of `train`.
         data: The dataset; None takes the one that the first run learned from.
-        epsilon: See `foresee_run`.
+        epsilon: Budget of the attacks in raw units; None takes what each was trained to withstand.
         seed: See `foresee`.
 
     Raises:

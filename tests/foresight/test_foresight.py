@@ -115,9 +115,7 @@ def test_what_the_policy_is_shown_is_attacked_and_not_the_world(data, model):
     assert float(costs(1.0, "uniform").mean()) > float(costs(1.0, "natural").mean()) + 1
 
 
-def test_where_the_data_say_nothing_the_members_disagree_and_nobody_is_asked_to_believe(
-    data, model
-):
+def test_where_the_data_say_nothing_the_members_disagree_and_nobody_need_believe(data, model):
     usual = disagreement_on_data(model, data, seed=0)
     # Backwards, which nobody in the data ever drove.
     lost = foresee(driver(0.0, -1.0), data, model=model)
