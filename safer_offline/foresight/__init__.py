@@ -2,6 +2,7 @@
 
 model       an ensemble that predicts the next observation, reward, cost and end
 episodes    whole episodes of a policy inside of it, natural and attacked
+worst_bias  the constant offset of the sensors that harms most there
 estimate    return and cost of these with intervals, and whether they are to be believed
 runs        the same for run directories
 choice      settings chosen by what is foreseen of each

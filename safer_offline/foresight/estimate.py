@@ -21,9 +21,13 @@ from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
 from safer_offline.foresight.episodes import Foreseen, foresee_episodes
 from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
+from safer_offline.foresight.worst_bias import worst_bias
 from safer_offline.policies.trained import TrainedPolicy
 
 ATTACK_STEPS = 10
+SEARCHED = 4
+"""Every which start the worst constant offset is searched at."""
+
 TRUSTED = 3.0
 """Up to so many times the disagreement on data, an estimate is believed."""
 
@@ -150,23 +154,15 @@ def foresee(
     begin = dataset.take(("observations",), rows)["observations"]
     budget = attack_budget(epsilon, policy.observation_std, units=epsilon_units)
     usual = disagreement_on_data(model, dataset, seed=seed)
-    estimates = tuple(
-        _estimate(
-            attack.name,
-            foresee_episodes(
-                model,
-                policy,
-                begin,
-                length=int(episodes["length"].max()),
-                attack=attack,
-                epsilon=budget,
-                seed=seed,
-            ),
-            usual=usual,
+    length = int(episodes["length"].max())
+    bias = worst_bias(model, policy, begin[::SEARCHED], length=length, epsilon=budget, seed=seed)
+    estimates = []
+    for attack in (*attacks_for(policy), bias):
+        foreseen = foresee_episodes(
+            model, policy, begin, length=length, attack=attack, epsilon=budget, seed=seed
         )
-        for attack in attacks_for(policy)
-    )
-    return Foresight(estimates, cost_limit=policy.cost_limit)
+        estimates.append(_estimate(attack.name, foreseen, usual=usual))
+    return Foresight(tuple(estimates), cost_limit=policy.cost_limit)
 
 
 def attacks_for(policy: TrainedPolicy) -> list[Attack]:

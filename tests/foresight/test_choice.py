@@ -52,7 +52,7 @@ def margins(config, points, out, *, tried=(1.0, 2.0), **rest):
 
 
 @pytest.mark.parametrize(
-    ("told", "best", "why"),
+    "case",
     [
         # Of those that keep the limit of 2 under attack, the one of the largest return.
         ({0.5: (9, 0, 8), 1.0: (7, 0, 1), 2.0: (5, 0, 0)}, 1.0, "Of the 2"),
@@ -63,7 +63,8 @@ def margins(config, points, out, *, tried=(1.0, 2.0), **rest):
         ({0.5: (9, 9, 0), 1.0: (7, 0, 1), 2.0: (5, 0, 0)}, 1.0, "Of the 2"),
     ],
 )
-def test_the_best_is_kept(small_config, points, tmp_path, foreseen, told, best, why):
+def test_the_best_is_kept(small_config, points, tmp_path, foreseen, case):
+    told, best, why = case
     foreseen(told)
     made = margins(small_config, points, tmp_path / "run")
     assert made.chosen.run.policy.info.training["config"]["margin"] == best

@@ -47,7 +47,9 @@ def test_a_run_remembers_its_data_and_its_budget(run, points, small_config):
     assert where == run
     assert kept["epsilon"] == small_config.epsilon
     assert kept["cost_limit"] == small_config.cost_limit
-    assert [one["attack"] for one in kept["estimates"]] == ["natural", "uniform", "mc", "mr"]
+    assert [one["attack"] for one in kept["estimates"]] == [
+        "natural", "uniform", "mc", "mr", "bias",
+    ]  # fmt: skip
     assert kept["estimates"][0]["reward"] == found.estimates[0].reward
     ((_, wider),) = foresee_runs([run], epsilon=0.5)
     assert wider.estimates[0] == found.estimates[0]
@@ -114,7 +116,7 @@ def test_training_ends_with_it_unless_told_otherwise(data, tmp_path):
     again = cli("foresee", tmp_path / "a")
     assert again.exit_code == 0, again.output
     lines = [line for line in again.output.splitlines() if line.startswith("  ")]
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert all(line in done.output for line in lines)
     silent = cli(*given, "--no-foresee", "--out", tmp_path / "b")
     assert "without a simulator" not in silent.output

@@ -12,6 +12,7 @@ from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
 from safer_offline.foresight import DynamicsConfig, fit_dynamics, foresee, foresee_episodes
 from safer_offline.foresight.estimate import attacks_for, disagreement_on_data
+from safer_offline.foresight.worst_bias import worst_bias
 from safer_offline.learners import SAFER
 from safer_offline.policies.trained import PolicyInfo, TrainedPolicy
 
@@ -115,6 +116,25 @@ def test_what_the_policy_is_shown_is_attacked_and_not_the_world(data, model):
     assert float(costs(1.0, "uniform").mean()) > float(costs(1.0, "natural").mean()) + 1
 
 
+def test_the_worst_offset_is_found_and_does_in_the_world_what_it_does_in_the_model(data, model):
+    """Whoever sees himself to the left of his lane drives to the right of it."""
+    policy, starts, epsilon = driver(0.3, 0.6), beginnings(data), torch.full((2,), 0.3)
+    given = {"length": LENGTH, "epsilon": epsilon, "seed": 0}
+    bias = worst_bias(model, policy, starts[:4], **given)
+    assert bias.offset[0] == -1
+    foreseen = foresee_episodes(model, policy, starts, attack=bias, **given)
+
+    class Fooled:
+        def predict(self, seen):
+            return policy.predict(seen + np.float32(0.3) * np.asarray(bias.offset, np.float32))
+
+    _, cost = in_the_world(Fooled(), starts)
+    assert cost.mean() > 5
+    assert float(foreseen.costs.mean()) == pytest.approx(cost.mean(), abs=1.5)
+    nowhere = worst_bias(model, policy, starts, **given | {"epsilon": torch.zeros(2)})
+    assert nowhere.offset == (0, 0)
+
+
 def test_where_the_data_say_nothing_the_members_disagree_and_nobody_need_believe(data, model):
     usual = disagreement_on_data(model, data, seed=0)
     # Backwards, which nobody in the data ever drove.
@@ -142,7 +162,7 @@ def test_the_verdict_follows_the_limit(data, model):
 
     assert "the limit of 2 is kept" in verdict(-0.3, 0.02)
     assert "Even unattacked" in verdict(0.6, 0.02)
-    assert "Under 'uniform'" in verdict(0.4, 0.4)
+    assert "Under 'bias'" in verdict(0.4, 0.4)
 
 
 def test_same_seed_same_estimate_and_the_global_generator_is_left_alone(data):
@@ -202,7 +222,7 @@ def test_the_attacks_are_those_that_the_policy_has_critics_for(small_config, poi
     assert [one.name for one in attacks_for(policy)] == ["natural", "uniform", "mc", "mr"]
     assert [one.name for one in attacks_for(driver(0.0, 0.5))] == ["natural", "uniform"]
     found = foresee(policy, points, model=fit_dynamics(points, CONFIG, seed=0), starts=4)
-    assert [one.attack for one in found.estimates] == ["natural", "uniform", "mc", "mr"]
+    assert [one.attack for one in found.estimates] == ["natural", "uniform", "mc", "mr", "bias"]
 
 
 def test_a_policy_of_another_robot_is_refused(data, make_points):
