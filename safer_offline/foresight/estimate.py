@@ -103,11 +103,11 @@ class Foresight:
             return [f"In all of them the limit of {limit:g} is kept."]
         if natural.cost > limit:
             return [f"Even unattacked the policy is expected to break the limit of {limit:g}."]
-        sure = worst.cost > limit
-        return [
-            f"Under '{worst.attack}' the policy {'is expected to' if sure else 'may'} break the "
-            f"limit of {limit:g}."
-        ]
+        # All models say so, or only some.
+        sure = max(self.estimates, key=lambda one: one.cost_interval[0])
+        if sure.cost_interval[0] > limit:
+            return [f"Under '{sure.attack}' it is expected to break the limit of {limit:g}."]
+        return [f"Under '{worst.attack}' it may break the limit of {limit:g}: the models differ."]
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
