@@ -1,4 +1,4 @@
-"""The program `safer-offline`: collect, train, evaluate, report, data."""
+"""The program `safer-offline`: collect, train, foresee, evaluate, report, data."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from safer_offline.cli.check import check_command
 from safer_offline.cli.collect import collect_command
 from safer_offline.cli.console import accept_every_console
 from safer_offline.cli.evaluate import evaluate_command
+from safer_offline.cli.foresee import foresee_command
 from safer_offline.cli.publish import publish_command
 from safer_offline.cli.report import report_command
 from safer_offline.cli.train import train_command
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command("check")(check_command)
 app.command("collect")(collect_command)
 app.command("train")(train_command)
+app.command("foresee")(foresee_command)
 app.command("evaluate")(evaluate_command)
 app.command("report")(report_command)
 app.command("publish")(publish_command)

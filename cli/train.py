@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safer_offline.cli.foresee import tell_foresight
 from safer_offline.cli.options import EpsilonUnits, parse_epsilon
 from safer_offline.errors import UsageError
 
@@ -121,6 +122,23 @@ def train_command(
         Path | None,
         typer.Option(help="Folder for that cache (default: beside the file, FILE.cache)."),
     ] = None,
+    alternatives: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar='"NAME=VALUE ..."',
+            help="Train with these settings, too, and keep what the models of the data foresee to "
+            "be best: the largest return that keeps the limit under attack. May be repeated.",
+        ),
+    ] = None,
+    foresee: Annotated[
+        bool,
+        typer.Option(
+            "--foresee/--no-foresee",
+            help="End with an estimate of return and cost from models of the data, natural and "
+            "attacked; half a minute.",
+        ),
+    ] = True,
     device: Annotated[
         str,
         typer.Option(
@@ -150,6 +168,9 @@ def train_command(
     import torch
 
     from safer_offline.datasets.loading import default_run_name, load_dataset
+    from safer_offline.foresight.choice import choose
+    from safer_offline.foresight.runs import foresee_run
+    from safer_offline.settings import parse_values, settings_of
     from safer_offline.training.devices import device_named, placement
     from safer_offline.training.loop import train
 
@@ -172,22 +193,38 @@ def train_command(
     }
     config = _configuration(learner.Config, algorithm, given, settings or [])
     name = default_run_name(source) + ("" if algorithm == "safer" else f"-{learner.name}")
-    run = train(
-        config,
-        load_dataset(
-            source,
-            max_memory=max_memory or "auto",
-            cache_dir=cache_dir,
-            tell=lambda sentence: typer.echo(f"{sentence}.", err=True),
-        ),
-        out=out or Path("runs") / name,
-        algorithm=learner,
-        steps=steps,
-        seed=seed,
-        resume=resume,
-        device=device,
+    dataset = load_dataset(
+        source,
+        max_memory=max_memory or "auto",
+        cache_dir=cache_dir,
+        tell=lambda sentence: typer.echo(f"{sentence}.", err=True),
     )
+    arguments: dict[str, Any] = {
+        "out": out or Path("runs") / name,
+        "algorithm": learner,
+        "steps": steps,
+        "seed": seed,
+        "resume": resume,
+        "device": device,
+    }
+    if alternatives:
+        known = settings_of(learner.Config)
+        others = [parse_values(known, text.split(), option="--try") for text in alternatives]
+        choice = choose(config, dataset, others, **arguments)
+        typer.echo("Tried, and foreseen in models of the data:")
+        typer.echo("\n".join(choice.lines()))
+        _tell(choice.run)
+        _tell_next(choice.run)
+        return
+    run = train(config, dataset, **arguments)
     _tell(run)
+    if foresee and steps >= FEW_STEPS:
+        typer.echo(
+            "Foreseen in models of the data, without a simulator (mean, and the range of the "
+            "models):"
+        )
+        tell_foresight(foresee_run(run.directory, run.policy, dataset, seed=seed))
+    _tell_next(run)
 
 
 def _one_of(file: str | None, data: str | None) -> str:
@@ -242,7 +279,7 @@ def _print_settings(kind: type[Any], algorithm: str) -> None:
 
 
 def _tell(run: Run) -> None:
-    """What came out, and what to do next."""
+    """What came out."""
     metrics = run.metrics
     if "episodes_eta" in metrics:
         estep = metrics.dropna(subset="episodes_eta").iloc[-1]
@@ -256,10 +293,13 @@ def _tell(run: Run) -> None:
                 "E-step over actions: no choice of them keeps the limit at the states to recover "
                 "from, so it takes the least cost there (usual where the data show unsafe states)."
             )
+    typer.echo(
+        f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json."
+    )
+
+
+def _tell_next(run: Run) -> None:
     actor = run.policy.info.actor
     own = ["--actor", actor] if ":" in actor else []
     command = shlex.join(["safer-offline", "evaluate", str(run.directory), *own])
-    typer.echo(
-        f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json.\n"
-        f"Next: {command}"
-    )
+    typer.echo(f"Next: {command}")

@@ -11,6 +11,7 @@ policies/       networks, critics, and the policy file
 estep/          the constrained E-step, one convex problem
 attacks/        what an adversary does to observations
 training/       the loop, checkpoints, resuming
+foresight/      what a policy would do, from models of the data alone
 evaluation/     how safe a policy stays under attack
 environments/   simulators, made deterministic
 datasets/       everything about datasets (its folder lies at the top)
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.report import write_report
     from safer_offline.evaluation.results import EvaluationReport
     from safer_offline.evaluation.wrapper import AttackedObservation
+    from safer_offline.foresight import Foresight, choose, foresee
     from safer_offline.learners import (
         SAFER,
         BCConfig,
@@ -72,12 +74,15 @@ __all__ = [
     "CriticSettings",
     "EvaluationReport",
     "FISORConfig",
+    "Foresight",
     "Run",
     "SAFERConfig",
     "SAFERPaperConfig",
     "TrainedPolicy",
+    "choose",
     "evaluate",
     "evaluate_budgets",
+    "foresee",
     "list_evaluations",
     "load_dataset",
     "load_policy",
@@ -110,6 +115,9 @@ _HOMES = {
     "list_evaluations": "evaluation.folders",
     "load_dataset": "datasets.loading",
     "write_report": "evaluation.report",
+    "Foresight": "foresight.estimate",
+    "choose": "foresight.choice",
+    "foresee": "foresight.estimate",
     "TrainedPolicy": "policies.trained",
     "load_policy": "policies.trained",
     "Run": "training.loop",

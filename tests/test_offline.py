@@ -60,8 +60,9 @@ def test_the_wall_is_one(module):
 LEARN = """
 import numpy as np, torch
 torch.set_num_threads(1)
-from safer_offline import SAFERConfig, load_policy, train
+from safer_offline import SAFERConfig, foresee, load_policy, train
 from safer_offline.datasets import load_dataset, save_dataset
+from safer_offline.foresight import DynamicsConfig, fit_dynamics
 
 dataset = load_dataset(sys.argv[1])
 save_dataset(sys.argv[2] + "/copy.h5", dataset.select_episodes([0, 1]))
@@ -73,6 +74,8 @@ policy = load_policy(sys.argv[2] + "/run")
 actions = policy.predict(dataset.observations.numpy())
 assert np.array_equal(actions, run.policy.predict(dataset.observations.numpy()))
 np.save(sys.argv[2] + "/actions.npy", actions)
+model = fit_dynamics(dataset, DynamicsConfig(steps=2), seed=0)
+assert foresee(policy, dataset, model=model, starts=2).estimates
 loaded = [name for name in sys.modules if name in FORBIDDEN]
 assert not loaded, loaded
 """

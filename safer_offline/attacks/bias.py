@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from safer_offline.attacks.base import Attack, AttackTarget
 from safer_offline.attacks.budget import Box
 from safer_offline.attacks.noise import NoiseSource
 from safer_offline.errors import UsageError
+
+CORNERS = 64
+"""Most corners of a budget that a search tries; all of them where there are no more."""
+
+
+def corners(size: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """All corners of the box [-1, 1]^size, or `CORNERS` of them at random, one in each row."""
+    if 2**size <= CORNERS:
+        return np.array(list(itertools.product((-1, 1), repeat=size)), np.float32)
+    return generator.choice(np.array([-1, 1], np.float32), size=(CORNERS, size))
 
 
 class Bias(Attack):

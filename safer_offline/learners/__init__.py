@@ -18,6 +18,7 @@ state     what a learner remembers, for checkpoints and devices
 robust    attacked observations, for whatever fits a policy
 selection which episodes an imitator looks at, and how much each counts
 margins   what an episode would cost under attack
+echoes    which coordinates only repeat the last action
 constrained       what algorithms with a limit on the discounted cost share
 lagrangian        what those with a multiplier share
 expectile         what those on implicit Q-learning share

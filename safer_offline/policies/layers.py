@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -70,6 +71,12 @@ class Standardizer(nn.Module):
         self.std.copy_(std)
         return self
 
+    def without(self, coordinates: Tensor) -> Standardizer:
+        """The same map, but that some coordinates, bool (size,), are not read."""
+        other = copy.deepcopy(self)
+        other.std[coordinates] = torch.inf
+        return other
+
     def forward(self, values: Tensor) -> Tensor:
         """Standardised values, any leading shape."""
         return (values - self.mean) / self.std
@@ -107,8 +114,8 @@ class EnsembleMLP(nn.Module):
             self.biases.append(torch.empty(members, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, input size), the same for all members, -> (E, B, output size)."""
-        hidden = inputs.expand(self.members, *inputs.shape)
+        """(B, input size) for all members, or (E, B, input size), -> (E, B, output size)."""
+        hidden = inputs if inputs.ndim == 3 else inputs.expand(self.members, *inputs.shape)
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)

@@ -270,7 +270,8 @@ class TrainedPolicy(nn.Module):
     def observation_std(self) -> Tensor:
         """Standard deviation of each observation coordinate in the dataset, shape (ds,).
 
-        Infinite for a coordinate that never varies there, which the policy does not read.
+        Infinite for a coordinate that the policy does not read: it never varies there, or only
+        repeats the last action.
         """
         return self.actor.observations.std
 

@@ -114,11 +114,7 @@ def train(
         "seed": seed,
         "dataset_sha256": data.fingerprint(),
     }
-    written = [directory / name for name in (CHECKPOINT_FILE, POLICY_FILE, "metrics.csv")]
-    if not resume and any(path.exists() for path in written):
-        raise UsageError(
-            f"{directory} holds a run already; continue it with --resume, or give another --out"
-        )
+    require_new(directory, resume=resume)
     with sole_writer(directory), writing(directory, what="the run"):
         build: Any = kind
         learner: Learner = build(config, data, steps=steps, seed=seed, **placed)
@@ -139,6 +135,19 @@ def train(
         policy = learner.policy()
         policy.save(directory / POLICY_FILE)
     return Run(policy, directory)
+
+
+def require_new(directory: Path, *, resume: bool) -> None:
+    """Refuse a directory that holds a run, unless that is to go on.
+
+    Raises:
+        UsageError: If it does.
+    """
+    written = [directory / name for name in (CHECKPOINT_FILE, POLICY_FILE, "metrics.csv")]
+    if not resume and any(path.exists() for path in written):
+        raise UsageError(
+            f"{directory} holds a run already; continue it with --resume, or give another --out"
+        )
 
 
 def _restore(learner: Learner, state: dict[str, Any], *, path: Path) -> None:

@@ -331,7 +331,7 @@ HELP_OF_ALL = """
 import sys
 from safer_offline.cli.main import main
 
-for command in ("", "collect", "train", "evaluate", "report", "data", "data info", "data validate"):
+for command in ("", "collect", "train", "foresee", "evaluate", "report", "data", "data info"):
     sys.argv = ["safer-offline", *command.split(), "--help"]
     try:
         main()

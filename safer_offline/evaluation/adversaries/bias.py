@@ -5,7 +5,6 @@ Source: Rubinstein, "The cross-entropy method for combinatorial and continuous o
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from safer_offline.attacks.bias import Bias, Drift
+from safer_offline.attacks.bias import CORNERS, Bias, Drift, corners
 from safer_offline.attacks.budget import Box
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal, Totals, rehearsal_seeds
@@ -23,9 +22,6 @@ from safer_offline.files import make_folder, write_atomically
 
 METHOD = 1
 """To be counted up with every change of the search: what was kept before is then searched anew."""
-
-CORNERS = 64
-"""Most corners to begin with; all of them where there are no more."""
 
 ELITE = 0.25
 """Share of a generation that the next one is drawn around."""
@@ -81,7 +77,7 @@ def search_episodes(attack: Bias, size: int) -> int:
 def _search(attack: Bias, rehearsal: Rehearsal) -> tuple[float, ...]:
     generator = np.random.default_rng(attack.seed)
     free = rehearsal.budget.cpu().numpy() > 0
-    offsets = _corners(int(free.sum()), generator)
+    offsets = corners(int(free.sum()), generator)
     mean, deviation = np.zeros(offsets.shape[1]), np.ones(offsets.shape[1])
     best: list[tuple[tuple[float, float], Offsets]] = []
     with rehearsal.simulators() as simulators:
@@ -115,13 +111,6 @@ def _read(file: Path, size: int) -> tuple[float, ...] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return offset if len(offset) == size else None
-
-
-def _corners(size: int, generator: np.random.Generator) -> Offsets:
-    """All corners of the box [-1, 1]^size, or `CORNERS` of them at random."""
-    if 2**size <= CORNERS:
-        return np.array(list(itertools.product((-1, 1), repeat=size)), np.float32)
-    return generator.choice(np.array([-1, 1], np.float32), size=(CORNERS, size))
 
 
 def _tried(

@@ -28,6 +28,8 @@ class SAFERConfig(RobustConfig):
         recovery_states: States at which it is made, drawn from all of the data.
         recovery_weight: Weight of these states in the M-step, against 1 for the chosen episodes.
             Among themselves they count by how much the E-step has to say there (`information`).
+        read_last_action: Whether the policy reads coordinates that only repeat the last action
+            (`echoes`), which imitation would copy and an attacker would own.
         adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones;
             `ramp_share` is a share of that stage.
         discount: Of the critics, below 1.
@@ -50,6 +52,7 @@ class SAFERConfig(RobustConfig):
     candidate_kl: float = 1.0
     recovery_states: int = 20_000
     recovery_weight: float = 0.6
+    read_last_action: bool = False
     adversarial_weight: float = 1.0
     discount: float = 0.99
     critic_members: int = 2

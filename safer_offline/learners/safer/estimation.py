@@ -31,6 +31,7 @@ class Estimation:
         config: Settings.
         dataset: What to learn from.
         scale: Fitted to its observations.
+        unread: Coordinates that who imitates does not read, bool (ds,).
         steps: Updates of this stage.
         seed: Of the batches.
 
@@ -49,6 +50,7 @@ class Estimation:
         dataset: TransitionSource,
         *,
         scale: Standardizer,
+        unread: Tensor,
         steps: int,
         seed: int,
     ) -> None:
@@ -66,6 +68,7 @@ class Estimation:
         self.cost_model = CostModel(ds, hidden_sizes=hidden)
         for network in self._networks().values():
             network.observations.load_state_dict(scale.state_dict())
+        self.behavior.observations = scale.without(unread)
         self._config = config
         self._optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=config.learning_rate)

@@ -26,6 +26,7 @@ from safer_offline.attacks import attack_budget
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
 from safer_offline.learners.base import policy_info
+from safer_offline.learners.echoes import echoes_of_actions
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.learners.safer.imitation import Imitation
@@ -80,18 +81,22 @@ class SAFER:
         scale = Standardizer(size).fit(
             (block.observations for block in dataset.blocks()), leave_out_constants=True
         )
+        unread = torch.zeros(size, dtype=torch.bool)
+        if not config.read_last_action:
+            unread = echoes_of_actions(dataset)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.estimation = Estimation(
                 config,
                 dataset,
                 scale=scale,
+                unread=unread,
                 steps=max(1, min(steps - 1, round(config.estimation_share * steps))),
                 seed=seed,
             )
             box = ActionBox(dataset.action_low, dataset.action_high)
             self.actor = GaussianPolicy(size, box, hidden_sizes=config.hidden_sizes)
-        self.actor.observations.load_state_dict(scale.state_dict())
+        self.actor.observations = scale.without(unread)
         self._epsilon = attack_budget(config.epsilon, scale.std, units=config.epsilon_units)
         self.imitation: Imitation | None = None
         self.device = torch.device(device)

@@ -1,0 +1,28 @@
+"""What a policy would do, foreseen from the dataset alone: nothing here touches a simulator.
+
+model       an ensemble that predicts the next observation, reward, cost and end
+episodes    whole episodes of a policy inside of it, natural and attacked
+worst_bias  the constant offset of the sensors that harms most there
+estimate    return and cost of these with intervals, and whether they are to be believed
+runs        the same for run directories
+choice      settings chosen by what is foreseen of each
+"""
+
+from safer_offline.foresight.choice import Alternative, Choice, choose
+from safer_offline.foresight.episodes import Foreseen, foresee_episodes
+from safer_offline.foresight.estimate import Estimate, Foresight, foresee
+from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
+
+__all__ = [
+    "Alternative",
+    "Choice",
+    "DynamicsConfig",
+    "DynamicsEnsemble",
+    "Estimate",
+    "Foreseen",
+    "Foresight",
+    "choose",
+    "fit_dynamics",
+    "foresee",
+    "foresee_episodes",
+]
