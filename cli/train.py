@@ -13,6 +13,7 @@ import typer
 from safer_offline.cli.foresee import tell_foresight
 from safer_offline.cli.options import EpsilonUnits, parse_epsilon
 from safer_offline.errors import UsageError
+from safer_offline.interruption import keeping
 
 if TYPE_CHECKING:
     from safer_offline.training.loop import Run
@@ -223,7 +224,8 @@ def train_command(
             "Foreseen in models of the data, without a simulator (mean, and the range of the "
             "models):"
         )
-        tell_foresight(foresee_run(run.directory, run.policy, dataset, seed=seed))
+        with keeping(f"the run in {run.directory} is complete", resume=("--resume",)):
+            tell_foresight(foresee_run(run.directory, run.policy, dataset, seed=seed))
     _tell_next(run)
 
 

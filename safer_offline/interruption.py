@@ -44,6 +44,25 @@ def signal_of(error: BaseException) -> int:
     return error.number if isinstance(error, Interrupted) else int(signal.SIGINT)
 
 
+@contextlib.contextmanager
+def keeping(kept: str, *, resume: tuple[str, ...] = ()) -> Iterator[None]:
+    """Say what is kept if somebody stops what happens here.
+
+    Args:
+        kept: See `Interrupted`, like `resume`.
+        resume: See there.
+
+    Raises:
+        Interrupted: In place of every `KeyboardInterrupt` that does not say it by itself.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted) and error.kept:
+            raise
+        raise Interrupted(kept, number=signal_of(error), resume=resume) from None
+
+
 def interrupt_on_sigterm() -> None:
     """Let SIGTERM end this process as Ctrl-C does, with its own exit code."""
     signal.signal(signal.SIGTERM, _interrupt)

@@ -20,6 +20,7 @@ from safer_offline.files import write_atomically, writing
 from safer_offline.foresight.estimate import Estimate, Foresight
 from safer_offline.foresight.model import DynamicsConfig, fit_dynamics
 from safer_offline.foresight.runs import FORESIGHT_FILE, foresee_run
+from safer_offline.interruption import keeping
 from safer_offline.learners.base import Learner
 from safer_offline.policies.trained import POLICY_FILE
 from safer_offline.training.checkpoints import CHECKPOINT_FILE
@@ -147,18 +148,19 @@ def choose(
         )
         for number, (one, settings) in enumerate(zip(tried, configs, strict=True))
     ]
-    model = fit_dynamics(dataset, DynamicsConfig(), seed=seed)
     budget = {name: getattr(config, name, None) for name in ("epsilon", "epsilon_units")}
-    found = tuple(
-        Alternative(
-            one,
-            run,
-            foresee_run(run.directory, run.policy, dataset, model=model, seed=seed, **budget),
+    with keeping(f"all trainings in {directory / TRIED} are complete", resume=("--resume",)):
+        model = fit_dynamics(dataset, DynamicsConfig(), seed=seed)
+        found = tuple(
+            Alternative(
+                one,
+                run,
+                foresee_run(run.directory, run.policy, dataset, model=model, seed=seed, **budget),
+            )
+            for one, run in zip(tried, runs, strict=True)
         )
-        for one, run in zip(tried, runs, strict=True)
-    )
-    chosen, reason = _best(found, limit=limit)
-    return _keep(Choice(found, chosen, Run(chosen.run.policy, directory), reason))
+        chosen, reason = _best(found, limit=limit)
+        return _keep(Choice(found, chosen, Run(chosen.run.policy, directory), reason))
 
 
 def _best(found: Sequence[Alternative], *, limit: float) -> tuple[Alternative, str]:

@@ -12,6 +12,7 @@ from safer_offline.cli.main import app
 from safer_offline.datasets import save_dataset
 from safer_offline.errors import UsageError
 from safer_offline.foresight import DynamicsConfig, Estimate, Foresight, choice, choose
+from safer_offline.interruption import Interrupted
 from safer_offline.learners import BCConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:few episodes stay within")
@@ -106,6 +107,19 @@ def test_each_is_trained_as_if_alone_and_an_interrupted_choice_goes_on(
     again = margins(small_config, points, tmp_path / "run", tried=(1.0,), resume=True)
     assert again.lines() == made.lines()
     assert load_policy(tmp_path / "run").fingerprint == alone.policy.fingerprint
+
+
+def test_who_stops_the_estimates_is_told_that_the_trainings_are_kept(
+    small_config, points, tmp_path, monkeypatch
+):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(choice, "foresee_run", stop)
+    with pytest.raises(Interrupted, match=r"all trainings in .*tried are complete") as caught:
+        margins(small_config, points, tmp_path / "run", tried=(1.0,))
+    assert caught.value.resume == ("--resume",)
+    assert caught.value.exit_code == 130
 
 
 def test_what_cannot_be_chosen_is_said_before_the_work(small_config, points, tmp_path):
