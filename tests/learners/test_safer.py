@@ -145,6 +145,38 @@ def test_an_easy_limit_is_not_relaxed(config, points):
     assert losses["episodes_cost_limit"] == 100
 
 
+# Doubts
+
+
+def doubts_of(config, dataset, *, steps=600):
+    """What is said until the E-step is solved."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        learner_after_estep(config, dataset, steps=steps)
+    return [str(one.message) for one in said]
+
+
+def test_a_critic_of_what_nothing_explains_is_doubted(config, points):
+    arrays = {name: array for name, array in points.to_arrays().items() if "/" not in name}
+    chance = np.random.default_rng(0).random(len(arrays["costs"])) < 0.1
+    by_chance = OfflineDataset.from_arrays(arrays | {"costs": chance.astype(np.float32)})
+    # So far-sighted a critic would know its episode; this one sees a few steps.
+    config = dataclasses.replace(config, discount=0.5, cost_limit=20.0, learning_rate=1e-3)
+    (said,) = doubts_of(config, by_chance)
+    assert said.startswith("the cost critic explains ")
+    assert "--steps" in said
+    assert doubts_of(config, by_chance, steps=100) == []  # a trial tells nothing yet
+    assert doubts_of(config, points) == []
+
+
+def test_a_handful_of_episodes_is_doubted(config, make_points):
+    few = make_points(episodes=12)
+    config = dataclasses.replace(config, cost_limit=20.0)
+    (said,) = doubts_of(config, few, steps=100)
+    assert "episodes carry the weight" in said
+    assert "episode_share" in said
+
+
 # The whole
 
 

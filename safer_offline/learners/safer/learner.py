@@ -28,6 +28,7 @@ from safer_offline.errors import UsageError
 from safer_offline.learners.base import policy_info
 from safer_offline.learners.echoes import echoes_of_actions
 from safer_offline.learners.safer.config import SAFERConfig
+from safer_offline.learners.safer.doubts import doubt_critics, doubt_weights
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.learners.safer.imitation import Imitation
 from safer_offline.learners.safer.offline_estep import EStepAnswer, offline_estep
@@ -111,6 +112,7 @@ class SAFER:
             report: dict[str, Tensor | float] = {}
             if self.imitation is None:
                 self.estimation.freeze()
+                doubt_critics(self.estimation)
                 answer, report = offline_estep(
                     self.dataset,
                     self.config,
@@ -118,6 +120,7 @@ class SAFER:
                     epsilon=self._epsilon,
                     generator=self._generator,
                 )
+                doubt_weights(float(report["episodes_effective"]))
                 self.imitation = self._imitation(answer)
             losses = self.imitation.update(self.step - self.estimation.steps) | report
         self.step += 1
