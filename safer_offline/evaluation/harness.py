@@ -195,6 +195,7 @@ def prepare(
         attacks={attack.name: attack_settings(attack) for attack in chosen},
         certify=certify,
         critics={source.name: source.to_json() for source in sources},
+        aims=getattr(victim, "aims", {}),
     )
     return Evaluation(
         plan=plan,

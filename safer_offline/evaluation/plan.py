@@ -32,6 +32,7 @@ class EvaluationPlan:
             alone.
         critics: What critics are fitted to and how, by the name of the source; empty if no attack
             asks others than the policy's own.
+        aims: What the policy aims at, by name; empty if it cannot be told.
     """
 
     context: EnvironmentContext
@@ -45,6 +46,7 @@ class EvaluationPlan:
     certify: bool = False
     budgets: tuple[float, ...] = ()
     critics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    aims: dict[str, float] = field(default_factory=dict)
 
     def at(self, multiple: float) -> EvaluationPlan:
         """The plan of one of the budgets by itself."""
@@ -70,6 +72,8 @@ class EvaluationPlan:
             document["certify"] = True
         if self.critics:
             document["critics"] = self.critics
+        if self.aims:
+            document["aims"] = self.aims
         # Attacks of the user's own may hold settings that JSON does not know.
         plain: dict[str, Any] = json.loads(json.dumps(document, default=str))
         return plain

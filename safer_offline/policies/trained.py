@@ -221,6 +221,11 @@ class TrainedPolicy(nn.Module):
             getattr(told.actor, name).fill_(value)
         return told
 
+    @property
+    def aims(self) -> dict[str, float]:
+        """What it aims at, by the names that `aimed_at` takes."""
+        return {name: float(getattr(self.actor, name)) for name in self.actor.targets}
+
     def action_distribution(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the actions at raw (B, ds) observations.
 

@@ -139,6 +139,7 @@ def test_a_policy_is_told_what_to_aim_at_when_it_is_evaluated(place, monkeypatch
         assert code == 0, errors
         found.append(json.loads(printed)["config"])
     assert [one["cost_limit"] for one in found] == [10, 25, 30]
+    assert [one["aims"]["target_cost"] for one in found] == [10, 25, 25]
     told = load_policy(place / "caps").aimed_at(target_cost=25)
     assert found[1]["policy_sha256"] == told.fingerprint != found[0]["policy_sha256"]
     for wrong, words in (("target_cost", "no name=number"), ("target_speed=3", "told target_cost")):

@@ -488,6 +488,18 @@ def test_the_commands_of_the_page_are_the_ones_that_made_the_numbers(place, monk
         assert (told["steps"], told["seed"]) == (run.training["steps"], run.training["seed"])
 
 
+def test_what_a_policy_was_told_to_aim_at_is_in_the_command(copied):
+    run = read_run(copied / "bc")
+    for one in run.evaluations:
+        file = one.folder / "evaluation.json"
+        document = json.loads(file.read_text())
+        document["config"]["aims"] = {"target_cost": 25.0}
+        file.write_text(json.dumps(document))
+    told = [evaluation_command(run, one)[0] for one in read_run(copied / "bc").evaluations]
+    assert told
+    assert all("--aim target_cost=25" in " ".join(one.split()) for one in told)
+
+
 def test_what_a_command_cannot_say_is_said(copied):
     config = copied / "bc" / "config.json"
     document = json.loads(config.read_text()) | {"algorithm": "mine", "dataset": ""}

@@ -66,6 +66,8 @@ def evaluation_command(run: RunFiles, evaluation: EvaluationFiles) -> tuple[str,
     for option in ("budgets", "episodes", "seed", "cost_limit"):
         if told.get(option) not in (None, []):
             words += [f"--{option.replace('_', '-')}", _written(told[option])]
+    for name, target in as_mapping(told.get("aims")).items():
+        words += ["--aim", _pair(str(name), target)]
     words += _environment(evaluation)
     return _lines(words), notes
 
