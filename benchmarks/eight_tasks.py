@@ -132,11 +132,12 @@ def draw(table: pd.DataFrame) -> None:
             share = natural["reward_mean"] / natural["p95_safe"]
             returns.plot(share, [height] * len(share), "o", color=colour)
     costs.axvline(COST_LIMIT, color="grey", lw=1)
-    costs.set(xlabel="cost of an episode: natural (bar), under the worst attack (dot)")
     costs.set_xscale("symlog", linthresh=COST_LIMIT)
-    costs.legend(loc="lower right")
+    costs.set(xlim=(-1, 300), xlabel="cost: natural (bar), worst attack (dot)")
+    costs.set_xticks((0, 5, 10, 30, 100, 300), ("0", "5", "10", "30", "100", "300"))
+    figure.legend(loc="outside upper center", ncols=len(POLICIES))
     returns.axvline(1, color="grey", lw=1)
-    returns.set(xlabel="natural return, of the 95th percentile of safe episodes in the data")
+    returns.set(xlim=(0, 1.1), xlabel="natural return / 95th percentile of safe episodes")
     for axes in (costs, returns):
         axes.set_yticks(range(len(tasks)), tasks)
         axes.invert_yaxis()
