@@ -123,11 +123,11 @@ NO_CRITIC = "the policy has no critic to ask"
 
 
 def preset_of(attacks: str | Sequence[str | Attack]) -> str | None:
-    """The name of the preset that was asked for, if it was one."""
+    """The name of the preset that was asked for, if one was; of several the larger."""
     if not isinstance(attacks, str):
         return None
-    name = attacks.strip(" ,").lower()
-    return name if name in PRESETS else None
+    asked = [name.lower() for name in _names(attacks) if name.lower() in PRESETS]
+    return max(asked, key=lambda name: len(PRESETS[name]), default=None)
 
 
 def resolve_attacks(
@@ -142,7 +142,8 @@ def resolve_attacks(
 
     Args:
         attacks: "all" standard ones, or "strong", which adds those that may find more and take
-            longer; names separated by commas; or a sequence of names and attacks. `LABEL=NAME`
+            longer; names separated by commas, also beside these ("all,bias"); or a sequence of
+            names and attacks. `LABEL=NAME`
             gives an attack another name, so that one attack can be met with several settings.
         settings: Such as `mad.steps=50`: the name or label of an attack, and an argument of its
             constructor.
@@ -156,10 +157,12 @@ def resolve_attacks(
         UsageError: If a name is unknown or given twice, or there are none; if a setting belongs to
             none of them or its value does not fit; if the policy lacks a critic that one asks.
     """
-    if preset := preset_of(attacks):
-        attacks = _preset(preset, critics, no_critic=no_critic, gradients=gradients)
-    elif isinstance(attacks, str):
-        attacks = [name.strip() for name in attacks.split(",") if name.strip()]
+    if isinstance(attacks, str):
+        attacks = _names(attacks)
+        if (preset := preset_of(",".join(attacks))) is not None:
+            known = _preset(preset, critics, no_critic=no_critic, gradients=gradients)
+            others = [name for name in attacks if name.lower() not in PRESETS]
+            attacks = [*known, *(name for name in others if name not in known)]
     texts = _by_attack(settings)
     resolved = tuple(_resolve(item, texts) for item in attacks)
     for attack in resolved:
@@ -187,6 +190,10 @@ def attack_settings(attack: Attack) -> dict[str, Any]:
     kind = ATTACKS.name_of(type(attack))
     settings = {name: value for name, value in vars(attack).items() if name != "name"}
     return settings if kind == attack.name else {"attack": kind, **settings}
+
+
+def _names(attacks: str) -> list[str]:
+    return [name.strip() for name in attacks.split(",") if name.strip()]
 
 
 def _preset(preset: str, critics: Sequence[str], *, no_critic: str, gradients: bool) -> list[str]:

@@ -31,6 +31,7 @@ from safer_offline.attacks import (
     attack_settings,
     load_adversary,
     make_attack,
+    preset_of,
     resolve_attacks,
 )
 from safer_offline.attacks.base import GradientAttack
@@ -535,6 +536,12 @@ def test_names_resolve():
     assert [attack.name for attack in blind] == [
         "natural", "uniform", "gaussian", "search", "bias", "learned",
     ]  # fmt: skip
+    whole = [attack.name for attack in resolve_attacks("all")]
+    for text in ("all,bias", "bias, ALL", "bias,all,mc"):
+        assert [attack.name for attack in resolve_attacks(text)] == [*whole, "bias"]
+    assert resolve_attacks("all,strong,mine=mc")[-1].name == "mine"
+    assert len(resolve_attacks("all,strong,mine=mc")) == len(resolve_attacks("strong")) + 1
+    assert [preset_of(text) for text in ("all,strong", "mc,all", "mc")] == ["strong", "all", None]
     mine = MaxCost(steps=3)
     assert resolve_attacks(["natural", mine])[1] is mine
     assert [attack.name for attack in resolve_attacks(" MC, mr")] == ["mc", "mr"]
