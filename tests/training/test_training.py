@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from safer_offline import load_policy
 from safer_offline.datasets import OfflineDataset, load_dataset, save_dataset
@@ -178,6 +179,8 @@ def test_resumed_it_equals_a_run_that_nobody_disturbed(whole, run, monkeypatch, 
 
 def test_resumed_again_and_again(whole, run, monkeypatch, tmp_path):
     out = tmp_path / "run"
+    # Files of one process and second are told apart, and sorted as text, by a number.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for at in (10, 18, 18, 27, 35):
         interrupt(monkeypatch, run, out, at=at, resume=True)
     run(out, resume=True)
