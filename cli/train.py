@@ -193,6 +193,8 @@ def train_command(
         "adversarial_weight": None if robust is None else float(robust),
     }
     config = _configuration(learner.Config, algorithm, given, settings or [])
+    known = settings_of(learner.Config)
+    others = [parse_values(known, text.split(), option="--try") for text in alternatives or []]
     name = default_run_name(source) + ("" if algorithm == "safer" else f"-{learner.name}")
     dataset = load_dataset(
         source,
@@ -208,9 +210,7 @@ def train_command(
         "resume": resume,
         "device": device,
     }
-    if alternatives:
-        known = settings_of(learner.Config)
-        others = [parse_values(known, text.split(), option="--try") for text in alternatives]
+    if others:
         choice = choose(config, dataset, others, **arguments)
         typer.echo("Tried, and foreseen in models of the data:")
         typer.echo("\n".join(choice.lines()))
