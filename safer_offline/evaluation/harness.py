@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import gymnasium
@@ -40,6 +41,7 @@ from safer_offline.evaluation.results import EvaluationReport
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
 from safer_offline.evaluation.simulation import Evaluation
 from safer_offline.evaluation.task import describe_differences, source_of
+from safer_offline.policies.trained import POLICY_FILE, load_policy
 
 
 def evaluate(
@@ -71,8 +73,8 @@ def evaluate(
     random numbers of an episode stay the same.
 
     Args:
-        policy: A policy of ours with its critics, or any other: see `foreign_policy`, which needs
-            `env`.
+        policy: A policy of ours with its critics, or the run directory that holds it; or any
+            other: see `foreign_policy`, which needs `env`.
         env: Name of the task (see `EnvironmentSource`), a source that says more than its name, or
             what `gymnasium.make` made. None takes the environment that the policy was trained for,
             as it was there; so does its name. What differs from that is a warning, and stands in
@@ -238,12 +240,18 @@ def is_known(policy: object) -> TypeGuard[EvaluatedPolicy]:
     return hasattr(policy, "action_distribution") and hasattr(policy, "observation_std")
 
 
+def _is_run(path: Path) -> bool:
+    return path.name == POLICY_FILE or (path / POLICY_FILE).is_file()
+
+
 def _victim(
     policy: object, env: str | EnvironmentSource | gymnasium.Env[Any, Any] | None
 ) -> EvaluatedPolicy:
     """The policy itself if it is one as we know them, else what makes it one."""
     if is_known(policy):
         return policy
+    if isinstance(policy, str | Path) and _is_run(Path(policy)):
+        return load_policy(policy)
     if env is None:
         raise UsageError("this policy does not say what environment it is for: name it with env=")
     return foreign_policy(policy, source_of(EnvironmentContext(), env))

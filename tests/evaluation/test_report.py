@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from safer_offline import write_report
+from safer_offline import evaluate, load_policy, write_report
 from safer_offline.cli.main import app, main
 from safer_offline.context import EnvironmentContext
 from safer_offline.datasets import save_dataset
@@ -486,6 +486,20 @@ def test_the_commands_of_the_page_are_the_ones_that_made_the_numbers(place, monk
         assert json.loads(json.dumps(dataclasses.asdict(config))) == run.training["config"]
         assert dataset.fingerprint() == run.training["dataset_sha256"]
         assert (told["steps"], told["seed"]) == (run.training["steps"], run.training["seed"])
+
+
+def test_a_run_is_evaluated_by_its_folder_too(place):
+    given = {"env": "toy_environments:make_point", "attacks": "natural", "episodes": 2}
+    told = [
+        evaluate(whom, **given, workers=0).episodes
+        for whom in (
+            load_policy(place / "safer"),
+            place / "safer",
+            str(place / "safer" / "policy.safetensors"),
+        )
+    ]
+    assert told[0].equals(told[1])
+    assert told[0].equals(told[2])
 
 
 def test_what_a_policy_was_told_to_aim_at_is_in_the_command(copied):
