@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from safer_offline.cli.options import parse_epsilon
-
-if TYPE_CHECKING:
-    from safer_offline.foresight import Foresight
 
 
 def foresee_command(
@@ -53,11 +50,4 @@ def foresee_command(
     torch.set_num_threads(threads)
     budget = None if epsilon is None else parse_epsilon(epsilon)
     for run, foresight in foresee_runs(runs, data, epsilon=budget, seed=seed):
-        typer.echo(f"{run}:")
-        tell_foresight(foresight)
-
-
-def tell_foresight(foresight: Foresight) -> None:
-    """Print it."""
-    for line in foresight.lines():
-        typer.echo(line)
+        typer.echo("\n".join([f"{run}:", *foresight.lines()]))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safer_offline.cli.foresee import tell_foresight
 from safer_offline.cli.options import EpsilonUnits, parse_epsilon
 from safer_offline.errors import UsageError
 from safer_offline.interruption import keeping
@@ -225,7 +224,8 @@ def train_command(
             "models):"
         )
         with keeping(f"the run in {run.directory} is complete", resume=("--resume",)):
-            tell_foresight(foresee_run(run.directory, run.policy, dataset, seed=seed))
+            foresight = foresee_run(run.directory, run.policy, dataset, seed=seed)
+        typer.echo("\n".join(foresight.lines()))
     _tell_next(run)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safer_offline.errors import OutputError
 
@@ -98,6 +100,27 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a document of plain types, whole or not at all."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def find_moved(name: str, near: Path) -> Path | None:
+    """The file where it was, or as far from `near` as it was from the place of the command.
+
+    Args:
+        name: As it was given to a command.
+        near: What that command wrote.
+    """
+    home = near.absolute().parent
+    for place in (Path(), home, *home.parents[:2]):
+        # What stands in a damaged file need not be the name of any.
+        with contextlib.suppress(OSError, ValueError):
+            if (place / name).is_file():
+                return place / name
+    return None
 
 
 class PatientFile(io.RawIOBase):

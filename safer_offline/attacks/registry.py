@@ -143,8 +143,8 @@ def resolve_attacks(
     Args:
         attacks: "all" standard ones, or "strong", which adds those that may find more and take
             longer; names separated by commas, also beside these ("all,bias"); or a sequence of
-            names and attacks. `LABEL=NAME`
-            gives an attack another name, so that one attack can be met with several settings.
+            names and attacks. `LABEL=NAME` gives an attack another name, so that one attack can be
+            met with several settings.
         settings: Such as `mad.steps=50`: the name or label of an attack, and an argument of its
             constructor.
         critics: Which critics there are. What they cannot answer is left out of presets, with a
@@ -158,11 +158,10 @@ def resolve_attacks(
             none of them or its value does not fit; if the policy lacks a critic that one asks.
     """
     if isinstance(attacks, str):
-        attacks = _names(attacks)
-        if (preset := preset_of(",".join(attacks))) is not None:
+        preset, attacks = preset_of(attacks), _names(attacks)
+        if preset is not None:
             known = _preset(preset, critics, no_critic=no_critic, gradients=gradients)
-            others = [name for name in attacks if name.lower() not in PRESETS]
-            attacks = [*known, *(name for name in others if name not in known)]
+            attacks = [*known, *(n for n in attacks if n not in known and n.lower() not in PRESETS)]
     texts = _by_attack(settings)
     resolved = tuple(_resolve(item, texts) for item in attacks)
     for attack in resolved:

@@ -7,7 +7,6 @@ attack; where none does, the least worst cost.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
-from safer_offline.files import write_atomically, writing
+from safer_offline.files import write_atomically, write_json, writing
 from safer_offline.foresight.estimate import Estimate, Foresight
 from safer_offline.foresight.model import DynamicsConfig, fit_dynamics
 from safer_offline.foresight.runs import FORESIGHT_FILE, foresee_run
@@ -193,8 +192,7 @@ def _keep(choice: Choice) -> Choice:
         ],
     }
     with writing(directory, what="the run"):
-        content = (json.dumps(document, indent=2) + "\n").encode("utf-8")
-        write_atomically(directory / CHOICE_FILE, content)
+        write_json(directory / CHOICE_FILE, document)
         for name in KEPT:
             write_atomically(directory / name, (source / name).read_bytes())
     return choice

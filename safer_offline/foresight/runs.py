@@ -12,7 +12,7 @@ from safer_offline.attacks import EpsilonUnits
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.loading import load_dataset
 from safer_offline.errors import DataError, UsageError
-from safer_offline.files import require_writable, write_atomically, writing
+from safer_offline.files import find_moved, require_writable, write_json, writing
 from safer_offline.foresight.estimate import Foresight, foresee
 from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
 from safer_offline.policies.trained import TrainedPolicy, load_policy
@@ -50,9 +50,7 @@ def foresee_run(
     found = foresee(policy, dataset, epsilon=budget, epsilon_units=units, model=model, seed=seed)
     document = {"epsilon": budget, "epsilon_units": units, "seed": seed, **found.to_json()}
     with writing(run, what="the estimate"):
-        write_atomically(
-            run / FORESIGHT_FILE, (json.dumps(document, indent=2) + "\n").encode("utf-8")
-        )
+        write_json(run / FORESIGHT_FILE, document)
     return found
 
 
@@ -96,11 +94,12 @@ def _dataset_of(run: Path) -> Path:
         told = json.loads((run / "config.json").read_text(encoding="utf-8")).get("dataset")
     except (OSError, ValueError, AttributeError):
         told = None
-    if not told or not Path(told).is_file():
+    found = find_moved(str(told), run) if told else None
+    if found is None:
         raise DataError(
             f"the dataset of the run, {told}, is not there" if told else "nothing says its dataset",
             path=run / "config.json",
             field="dataset",
             remedy="name it: --data car_circle.h5",
         )
-    return Path(told)
+    return found

@@ -13,33 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safer_offline.attacks import Attack, AttackTarget, Bias, NoiseSource
+from safer_offline.attacks import Bias, NoiseSource
 from safer_offline.attacks.bias import corners
-from safer_offline.attacks.budget import Box
+from safer_offline.attacks.random import NoiseAttack
 from safer_offline.foresight.episodes import foresee_episodes
 from safer_offline.foresight.model import DynamicsEnsemble
 from safer_offline.policies.trained import TrainedPolicy
 
 
-class _Offsets(Attack):
-    """A constant offset for each row of a batch, shape (B, ds), raw."""
+class _Offsets(NoiseAttack):
+    """A constant offset for each row of a batch, shape (B, ds), in multiples of the budget."""
 
     name: ClassVar[str] = "offsets"
 
     def __init__(self, offsets: Tensor) -> None:
         self._offsets = offsets
 
-    def perturb(
-        self,
-        target: AttackTarget,
-        observations: Tensor,
-        *,
-        epsilon: Tensor,
-        noise: NoiseSource,
-        previous: Tensor | None = None,
-    ) -> Tensor:
-        """See `Attack`."""
-        return Box.around(observations, epsilon).project(observations + self._offsets)
+    def sample(self, noise: NoiseSource, shape: tuple[int, ...]) -> Tensor:
+        """See `NoiseAttack`."""
+        return self._offsets
 
 
 def worst_bias(
@@ -66,7 +58,7 @@ def worst_bias(
     tried = torch.zeros(len(found), len(epsilon))
     tried[:, free] = torch.from_numpy(found)
     count = len(starts)
-    offsets = (tried * epsilon).repeat_interleave(count, dim=0)
+    offsets = tried.repeat_interleave(count, dim=0)
     foreseen = foresee_episodes(
         model,
         policy,

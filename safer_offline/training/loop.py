@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from safer_offline.datasets.dataset.access import BLOCK_ROWS, TransitionSource
 from safer_offline.datasets.loading import Source, load_dataset
 from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
-from safer_offline.files import require_writable, write_atomically, writing
+from safer_offline.files import require_writable, write_atomically, write_json, writing
 from safer_offline.interruption import Interrupted, signal_of, stop_requests
 from safer_offline.learners.base import Learner
 from safer_offline.learners.registry import ALGORITHMS, algorithm_of
@@ -130,7 +130,7 @@ def train(
             "env_id": data.metadata.env_id,
             "device": str(place),
         }
-        _write_json(directory / "config.json", identity | source)
+        write_json(directory / "config.json", identity | source)
         _run(learner, log, identity=identity, directory=directory, progress=progress)
         policy = learner.policy()
         policy.save(directory / POLICY_FILE)
@@ -357,7 +357,3 @@ def _require_same_training(saved: dict[str, Any], wanted: dict[str, Any], *, pat
                 remedy="resume with the settings and data of that run (see config.json), or give "
                 "another --out",
             )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -18,7 +18,7 @@ from safer_offline.attacks.bias import CORNERS, Bias, Drift, corners
 from safer_offline.attacks.budget import Box
 from safer_offline.environments.vector import VectorEnvironment
 from safer_offline.evaluation.adversaries.rehearsal import Rehearsal, Totals, rehearsal_seeds
-from safer_offline.files import make_folder, write_atomically
+from safer_offline.files import make_folder, write_json
 
 METHOD = 1
 """To be counted up with every change of the search: what was kept before is then searched anew."""
@@ -61,7 +61,7 @@ def find_bias(attack: Bias, rehearsal: Rehearsal) -> Bias:
         if file is not None:
             make_folder(file.parent)
             document = {"offset": offset, "settings": settings, "trained_on": rehearsal.identity}
-            write_atomically(file, (json.dumps(document, indent=2) + "\n").encode())
+            write_json(file, document)
     else:
         rehearsal.bar.advance(search_episodes(attack, len(rehearsal.budget)) * rehearsal.horizon)
     return attack.with_offset(offset)

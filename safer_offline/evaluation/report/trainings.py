@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +17,7 @@ from safer_offline.evaluation.report.prose import bullets, command, folded, para
 from safer_offline.evaluation.report.reproduction import training_command
 from safer_offline.evaluation.report.sentences import strongest_first
 from safer_offline.evaluation.report.tables import Cell, facts_table, table
+from safer_offline.files import find_moved
 from safer_offline.settings import write_value
 
 LARGEST_DATASET = 512 << 20
@@ -106,7 +105,7 @@ def _dataset(run: RunFiles) -> tuple[Html | None, str]:
     name = str(run.training.get("dataset") or "")
     if not name:
         return None, "Which file the policy learned from is not known, so it cannot be drawn."
-    path = _find(name, run.path)
+    path = find_moved(name, run.path)
     if path is None:
         return None, f"The dataset, {name}, is no longer where it was, so it cannot be drawn."
     if path.stat().st_size > LARGEST_DATASET:
@@ -147,14 +146,3 @@ def _drawn(run: RunFiles, episodes: pd.DataFrame, name: str) -> tuple[Html, str]
     drawing = draw_dataset(episodes, limit=limit, policy=dots, title=title)
     unsafe = "" if math.isnan(limit) else "; orange: above the limit"
     return captioned(f"Each dot is an episode of the dataset{unsafe}.", drawing), sentence
-
-
-def _find(name: str, run: Path) -> Path | None:
-    """The file where it was, or as far from the run as it was from the place of the command."""
-    places = (Path(), run.absolute().parent, *run.absolute().parent.parents[:2])
-    for place in places:
-        # What stands in a damaged file need not be the name of any.
-        with contextlib.suppress(OSError, ValueError):
-            if (place / name).is_file():
-                return place / name
-    return None
