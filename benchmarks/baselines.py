@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from datasets_of_tasks import dataset_of
 
 from safer_offline import TrainedPolicy, evaluate, load_policy, train
 from safer_offline.datasets import OfflineDataset, load_dataset
@@ -108,7 +108,7 @@ def updates_for(entry: Entry, config: object, dataset: OfflineDataset) -> int:
 def run(entry: Entry, root: Path) -> pd.DataFrame:
     """Train and attack one; rows of the table."""
     torch.set_num_threads(1)
-    dataset = load_dataset(root / f"{entry.task}.h5")
+    dataset = load_dataset(dataset_of(entry.task, root))
     kind = ALGORITHMS.get(entry.algorithm).Config
     given = {"cost_limit": 10.0, "adversarial_weight": float(entry.robust)}
     known = {name: value for name, value in given.items() if name in settings_of(kind)}
@@ -167,9 +167,7 @@ def done() -> pd.DataFrame:
 def main() -> None:
     root = Path(sys.argv[1])
     for task in TASKS:
-        if not (file := root / f"{task}.h5").exists():
-            command = [sys.executable, "-m", "safer_offline", "collect", task, "--out", str(file)]
-            subprocess.run(command, check=True)
+        dataset_of(task, root)
     table = done()
     finished = {Entry(*key) for key in table[KEY].itertuples(index=False, name=None)}
     waiting = [entry for entry in entries() if entry not in finished]

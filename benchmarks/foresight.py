@@ -17,22 +17,22 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from baselines import KEY, RESULTS, Entry
+from datasets_of_tasks import dataset_of
 
 from safer_offline import load_policy
 from safer_offline.datasets import load_dataset
 from safer_offline.foresight import DynamicsConfig, fit_dynamics, foresee
 
-RESULTS = Path(__file__).parent / "results"
 COST_LIMIT = 10
-RUN = ["task", "algorithm", "robust"]
 
 
 def foreseen(task: str, simulated: pd.DataFrame, root: Path) -> Iterator[pd.DataFrame]:
     """Rows of one task, run after run."""
-    dataset = load_dataset(root / f"{task}.h5")
+    dataset = load_dataset(dataset_of(task, root))
     model = fit_dynamics(dataset, DynamicsConfig(), seed=0)
     for (algorithm, robust), rows in simulated.groupby(["algorithm", "robust"]):
-        folder = root / task / (algorithm + ("-robust" if robust else ""))
+        folder = Entry(task, algorithm, robust=robust).folder(root)
         told = foresee(load_policy(folder), dataset, model=model).to_json()["estimates"]
         table = pd.DataFrame(told).merge(
             rows[["attack", "reward_mean", "cost_mean"]].rename(
@@ -49,16 +49,16 @@ def foreseen(task: str, simulated: pd.DataFrame, root: Path) -> Iterator[pd.Data
 def main() -> None:
     root = Path(sys.argv[1])
     torch.set_num_threads(1)
-    rows = pd.read_csv(RESULTS / "baselines.csv").query("critics == 'own'")
+    rows = pd.read_csv(RESULTS).query("critics == 'own'")
     parts: list[pd.DataFrame] = []
     for task, simulated in rows.groupby("task"):
         for part in foreseen(str(task), simulated, root):
             parts.append(part)
             print(part.round(1).to_string(index=False), flush=True)
     table = pd.concat(parts)
-    first = [*RUN, "attack"]
+    first = [*KEY, "attack"]
     table = table[first + [name for name in table if name not in first]].round(3)
-    table.to_csv(RESULTS / "foresight.csv", index=False)
+    table.to_csv(RESULTS.with_name("foresight.csv"), index=False)
     for task, part in table.groupby("task"):
         same = (part["cost"] > COST_LIMIT) == (part["simulated_cost"] > COST_LIMIT)
         print(

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from datasets_of_tasks import dataset_of
 
 RESULTS = Path(__file__).parent / "results" / "strong.csv"
 TASKS = ("car-circle", "ball-circle", "car-run")
@@ -40,9 +41,7 @@ def safer_offline(*arguments: object) -> None:
 
 def rows_of(task: str, policy: str, root: Path) -> pd.DataFrame:
     """Train and attack one; each step goes on where it was stopped."""
-    data = root / f"{task}.h5"
-    if not data.exists():
-        safer_offline("collect", task, "--out", data)
+    data = dataset_of(task, root)
     run = root / "strong" / f"{task}-{policy.replace(' --', '-')}"
     safer_offline("train", data, "--out", run, "--resume", *POLICIES[policy])
     results = run / "strong"
