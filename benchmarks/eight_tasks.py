@@ -12,6 +12,7 @@ stop. Runs of other settings or data than today's defaults are refused: give ano
 
 `--ablation` leaves out one ingredient at a time, on three tasks, to results/ablation.csv.
 
+settings      chosen, as `safer-offline train` does, by what models of the data foresee
 p95_safe      95th percentile of the returns of the data's episodes that keep the limit
 cpu_seconds   of the training in this call; 0 if an earlier one had done it
 """
@@ -32,9 +33,11 @@ import pandas as pd
 import torch
 from datasets_of_tasks import dataset_of
 
-from safer_offline import evaluate, train
+from safer_offline import evaluate
 from safer_offline.datasets import load_dataset
-from safer_offline.learners import SAFERConfig
+from safer_offline.foresight import choose_where_needed
+from safer_offline.foresight.choice import alternatives_of
+from safer_offline.learners import SAFER, SAFERConfig
 
 RESULTS = Path(__file__).parent / "results"
 FIGURE = Path(__file__).parents[1] / "docs" / "eight_tasks.png"
@@ -52,7 +55,7 @@ ABLATIONS: dict[str, dict[str, Any]] = POLICIES | {
 }
 KEY = ["task", "policy", "training_seed"]
 COLUMNS = [*KEY, "attack", "epsilon", "reward_mean", "reward_std", "cost_mean", "cost_std"]
-COLUMNS += ["violation_rate", "episodes", "seed", "p95_safe", "cpu_seconds"]
+COLUMNS += ["violation_rate", "episodes", "seed", "p95_safe", "cpu_seconds", "settings"]
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,11 @@ def run(entry: Entry, settings: dict[str, Any], root: Path) -> pd.DataFrame:
     dataset = load_dataset(dataset_of(entry.task, root))
     safe = dataset.episodes.query(f"cost <= {COST_LIMIT}")["return"]
     start = os.times()
-    trained = train(
-        SAFERConfig(cost_limit=COST_LIMIT, epsilon=epsilon, **settings),
+    config = SAFERConfig(cost_limit=COST_LIMIT, epsilon=epsilon, **settings)
+    choice = choose_where_needed(
+        config,
         dataset,
+        alternatives_of(SAFER, given=settings),
         out=root / "eight" / f"{entry.task}-{entry.policy.replace(' ', '-')}-{entry.training_seed}",
         seed=entry.training_seed,
         resume=True,
@@ -89,7 +94,7 @@ def run(entry: Entry, settings: dict[str, Any], root: Path) -> pd.DataFrame:
     )
     seconds = os.times().user - start.user
     report = evaluate(
-        trained.policy,
+        choice.run.policy,
         attacks="all",
         epsilon=epsilon,
         episodes=EPISODES,
@@ -99,7 +104,10 @@ def run(entry: Entry, settings: dict[str, Any], root: Path) -> pd.DataFrame:
         workers=0,
     )
     table = report.summary().assign(
-        **vars(entry), p95_safe=safe.quantile(0.95), cpu_seconds=round(seconds)
+        **vars(entry),
+        settings=choice.chosen.name,
+        p95_safe=safe.quantile(0.95),
+        cpu_seconds=round(seconds),
     )
     return table[COLUMNS].round(3)
 

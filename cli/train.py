@@ -12,9 +12,9 @@ import typer
 
 from safer_offline.cli.options import EpsilonUnits, parse_epsilon
 from safer_offline.errors import UsageError
-from safer_offline.interruption import keeping
 
 if TYPE_CHECKING:
+    from safer_offline.foresight.choice import Alternative, Choice
     from safer_offline.training.loop import Run
 
 
@@ -131,6 +131,15 @@ def train_command(
             "be best: the largest return that keeps the limit under attack. May be repeated.",
         ),
     ] = None,
+    choose: Annotated[
+        bool,
+        typer.Option(
+            "--choose/--no-choose",
+            help="Where the policy is foreseen to break the limit under attack, train again with "
+            "other settings that the algorithm knows (safer does) and keep what is foreseen to be "
+            "best; twice as long. What you set yourself stays as you set it.",
+        ),
+    ] = True,
     foresee: Annotated[
         bool,
         typer.Option(
@@ -168,8 +177,8 @@ def train_command(
     import torch
 
     from safer_offline.datasets.loading import default_run_name, load_dataset
-    from safer_offline.foresight.choice import choose
-    from safer_offline.foresight.runs import foresee_run
+    from safer_offline.foresight.choice import alternatives_of, choose_where_needed
+    from safer_offline.foresight.choice import choose as choose_among
     from safer_offline.settings import parse_values, settings_of
     from safer_offline.training.devices import device_named, placement
     from safer_offline.training.loop import train
@@ -191,7 +200,8 @@ def train_command(
         "estep_solver": estep_solver and estep_solver.value,
         "adversarial_weight": None if robust is None else float(robust),
     }
-    config = _configuration(learner.Config, algorithm, given, settings or [])
+    own = _settings_given(learner.Config, algorithm, given, settings or [])
+    config = learner.Config(**own)
     known = settings_of(learner.Config)
     others = [parse_values(known, text.split(), option="--try") for text in alternatives or []]
     name = default_run_name(source) + ("" if algorithm == "safer" else f"-{learner.name}")
@@ -210,22 +220,18 @@ def train_command(
         "device": device,
     }
     if others:
-        choice = choose(config, dataset, others, **arguments)
-        typer.echo("Tried, and foreseen in models of the data:")
-        typer.echo("\n".join(choice.lines()))
-        _tell(choice.run)
-        _tell_next(choice.run)
-        return
-    run = train(config, dataset, **arguments)
-    _tell(run)
-    if foresee and steps >= FEW_STEPS:
-        typer.echo(
-            "Foreseen in models of the data, without a simulator (mean, and the range of the "
-            "models):"
+        run = _tell_choice(choose_among(config, dataset, others, **arguments))
+    elif foresee and steps >= FEW_STEPS:
+        known_better = alternatives_of(learner, given=own) if choose else []
+        choice = choose_where_needed(
+            config, dataset, known_better, tell=_tell_foreseen, **arguments
         )
-        with keeping(f"the run in {run.directory} is complete", resume=("--resume",)):
-            foresight = foresee_run(run.directory, run.policy, dataset, seed=seed)
-        typer.echo("\n".join(foresight.lines()))
+        run = choice.run
+        if len(choice.alternatives) > 1:
+            _tell_choice(choice)
+    else:
+        run = train(config, dataset, **arguments)
+        _tell(run)
     _tell_next(run)
 
 
@@ -239,8 +245,10 @@ def _one_of(file: str | None, data: str | None) -> str:
     return file or data or ""
 
 
-def _configuration(kind: type[Any], algorithm: str, given: dict[str, Any], texts: list[str]) -> Any:  # noqa: ANN401
-    """The settings of an algorithm; each option must be one of them."""
+def _settings_given(
+    kind: type[Any], algorithm: str, given: dict[str, Any], texts: list[str]
+) -> dict[str, Any]:
+    """The settings of an algorithm that were given; each option must be one of them."""
     from safer_offline.settings import REQUIRED, parse_values, settings_of
 
     known = settings_of(kind)
@@ -257,7 +265,7 @@ def _configuration(kind: type[Any], algorithm: str, given: dict[str, Any], texts
     for name, setting in known.items():
         if setting.default is REQUIRED and name not in values:
             raise UsageError(f"{algorithm} must be told '{name}': --set {name}=...")
-    return kind(**values)
+    return values
 
 
 def _print_settings(kind: type[Any], algorithm: str) -> None:
@@ -298,6 +306,28 @@ def _tell(run: Run) -> None:
     typer.echo(
         f"Wrote {run.directory}: policy.safetensors, metrics.csv, checkpoint.pt, config.json."
     )
+
+
+def _tell_foreseen(given: Alternative, *, needed: bool) -> None:
+    """What comes of the settings given."""
+    _tell(given.run)
+    typer.echo(
+        "Foreseen in models of the data, without a simulator (mean, and the range of the models):"
+    )
+    typer.echo("\n".join(given.foresight.lines()))
+    if needed:
+        typer.echo(
+            "Training again with settings that may serve these data better (--no-choose leaves it "
+            "at this)."
+        )
+
+
+def _tell_choice(choice: Choice) -> Run:
+    """What was tried and kept; returns that."""
+    typer.echo("Tried, and foreseen in models of the data:")
+    typer.echo("\n".join(choice.lines()))
+    _tell(choice.run)
+    return choice.run
 
 
 def _tell_next(run: Run) -> None:

@@ -8,7 +8,12 @@ runs        the same for run directories
 choice      settings chosen by what is foreseen of each
 """
 
-from safer_offline.foresight.choice import Alternative, Choice, choose
+from safer_offline.foresight.choice import (
+    Alternative,
+    Choice,
+    choose,
+    choose_where_needed,
+)
 from safer_offline.foresight.episodes import Foreseen, foresee_episodes
 from safer_offline.foresight.estimate import Estimate, Foresight, foresee
 from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
@@ -22,6 +27,7 @@ __all__ = [
     "Foreseen",
     "Foresight",
     "choose",
+    "choose_where_needed",
     "fit_dynamics",
     "foresee",
     "foresee_episodes",

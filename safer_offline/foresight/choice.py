@@ -1,23 +1,24 @@
 """Settings chosen without a simulator: train with each, foresee what comes of it, keep the best.
 
 Best is the largest natural return among those whose foreseen cost keeps the limit under every
-attack; where none does, the least worst cost.
+attack; where none does, the least worst cost among those that keep it unattacked, or else among
+all. The worst constant offset is foreseen, too, but does not choose (`Foresight.decisive`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
 from safer_offline.files import write_atomically, write_json, writing
 from safer_offline.foresight.estimate import Estimate, Foresight
-from safer_offline.foresight.model import DynamicsConfig, fit_dynamics
+from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
 from safer_offline.foresight.runs import FORESIGHT_FILE, foresee_run
 from safer_offline.interruption import keeping
 from safer_offline.learners.base import Learner
@@ -27,6 +28,9 @@ from safer_offline.training.loop import Run, require_new, train
 
 CHOICE_FILE = "choice.json"
 TRIED = "tried"
+WORTHWHILE = 0.8
+"""Share of the returns that safety under attack must leave where nobody asked for it: what is
+foreseen may be a false alarm. On Car-Run it is, and the remedy would cost 70 % of the return."""
 KEPT = (CHECKPOINT_FILE, "config.json", "metrics.csv", FORESIGHT_FILE, POLICY_FILE)
 """What becomes the run; the policy last, which makes it one."""
 
@@ -56,9 +60,14 @@ class Alternative:
         return self.foresight.estimates[0]
 
     @property
+    def undisturbed(self) -> list[Estimate]:
+        """What is foreseen while nobody means harm: unattacked, and under noise."""
+        return [one for one in self.foresight.estimates if one.attack in {"natural", "uniform"}]
+
+    @property
     def worst(self) -> Estimate:
-        """What is foreseen where it costs most."""
-        return max(self.foresight.estimates, key=lambda one: one.cost)
+        """What is foreseen where it costs most, of what is decisive."""
+        return max(self.foresight.decisive, key=lambda one: one.cost)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,25 @@ class Choice:
         return [*lines, f"Chosen: {self.chosen.name}. {self.reason}"]
 
 
+class Telling(Protocol):
+    """Who is told of the first training before others follow."""
+
+    def __call__(self, given: Alternative, *, needed: bool) -> None:
+        """`needed` says whether others follow."""
+        ...
+
+
+def alternatives_of(algorithm: type[Learner], *, given: Collection[str]) -> list[dict[str, Any]]:
+    """Settings that an algorithm knows to serve some data better than its defaults.
+
+    Args:
+        algorithm: Says so by an attribute `alternatives`, if it knows any.
+        given: Settings that somebody has chosen; alternatives that touch them are left out.
+    """
+    known: Iterable[Mapping[str, Any]] = getattr(algorithm, "alternatives", ())
+    return [dict(one) for one in known if not set(one) & set(given)]
+
+
 def in_words(settings: Mapping[str, Any]) -> str:
     """Such as `margin=1 recovery_weight=1`."""
     told = (
@@ -106,6 +134,8 @@ def choose(
     algorithm: str | type[Learner] | None = None,
     seed: int = 0,
     resume: bool = False,
+    model: DynamicsEnsemble | None = None,
+    keep_return: float | None = None,
     **training: Any,  # noqa: ANN401 - as `train` takes it
 ) -> Choice:
     """Train with the settings given and with each alternative, and keep what promises most.
@@ -119,6 +149,10 @@ def choose(
         algorithm: See `train`.
         seed: See `train`.
         resume: Go on where an earlier call was stopped.
+        model: Of `fit_dynamics`. None fits one.
+        keep_return: Share of the returns foreseen of the settings given, unattacked and under
+            noise, that another must keep to be chosen, where they keep the limit unattacked;
+            None demands nothing.
         **training: What else `train` takes.
 
     Raises:
@@ -149,7 +183,7 @@ def choose(
     ]
     budget = {name: getattr(config, name, None) for name in ("epsilon", "epsilon_units")}
     with keeping(f"all trainings in {directory / TRIED} are complete", resume=("--resume",)):
-        model = fit_dynamics(dataset, DynamicsConfig(), seed=seed)
+        model = model or fit_dynamics(dataset, DynamicsConfig(), seed=seed)
         found = tuple(
             Alternative(
                 one,
@@ -158,21 +192,107 @@ def choose(
             )
             for one, run in zip(tried, runs, strict=True)
         )
-        chosen, reason = _best(found, limit=limit)
+        chosen, reason = _best(found, limit=limit, keep_return=keep_return)
         return _keep(Choice(found, chosen, Run(chosen.run.policy, directory), reason))
 
 
-def _best(found: Sequence[Alternative], *, limit: float) -> tuple[Alternative, str]:
-    keeping = [one for one in found if one.worst.cost <= limit and one.natural.trusted]
+def choose_where_needed(
+    config: Any,  # noqa: ANN401 - the dataclass of whatever algorithm
+    dataset: TransitionSource,
+    alternatives: Sequence[Mapping[str, Any]],
+    *,
+    out: str | Path,
+    algorithm: str | type[Learner] | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    tell: Telling | None = None,
+    **training: Any,  # noqa: ANN401 - as `train` takes it
+) -> Choice:
+    """Train with the settings given; `choose` only where these are foreseen to break the limit.
+
+    Or where what they do unattacked is not to be foreseen. Another is chosen only if it keeps most
+    of their return (`WORTHWHILE`).
+
+    Args:
+        config: See `choose`, like `dataset`, `alternatives`, `algorithm`, `seed` and `resume`.
+        dataset: See there.
+        alternatives: See there.
+        out: Run directory. Where alternatives are trained, the first training moves to its folder
+            `tried`, too.
+        algorithm: See there.
+        seed: See there.
+        resume: See there.
+        tell: Called with the first training, and whether alternatives are tried, before they are.
+        **training: What else `train` takes.
+
+    Raises:
+        UsageError: See `choose` and `train`.
+    """
+    directory = Path(out)
+    first = directory / TRIED / _folder(0, {})
+    again: dict[str, Any] = {"out": out, "algorithm": algorithm, "seed": seed, **training}
+    model = None
+    if not (first / POLICY_FILE).exists():
+        run = train(config, dataset, resume=resume, **again)
+        kept = f"the training in {directory} is complete"
+        with keeping(kept, resume=("--resume",)):
+            model = fit_dynamics(dataset, DynamicsConfig(), seed=seed)
+            foresight = foresee_run(directory, run.policy, dataset, model=model, seed=seed)
+        given = Alternative({}, run, foresight)
+        doubtful = foresight.breaks_limit or not given.natural.trusted
+        needed = bool(alternatives) and doubtful
+        if tell is not None:
+            tell(given, needed=needed)
+        if not needed:
+            return Choice((given,), given, run, "Nothing else was tried.")
+        _copy(directory, first)
+    else:
+        require_new(directory, resume=resume)
+    return choose(
+        config,
+        dataset,
+        alternatives,
+        resume=True,
+        model=model,
+        keep_return=WORTHWHILE,
+        **again,
+    )
+
+
+def _best(
+    found: Sequence[Alternative], *, limit: float, keep_return: float | None
+) -> tuple[Alternative, str]:
+    unattacked = [one for one in found if one.natural.cost <= limit and one.natural.trusted]
+    worthwhile = unattacked or list(found)
+    if keep_return is not None and found[0] in unattacked:
+        worthwhile = [one for one in unattacked if _keeps(one, found[0], keep_return)]
+    keeping = [one for one in worthwhile if one in unattacked and one.worst.cost <= limit]
     if keeping:
         return (
             max(keeping, key=lambda one: one.natural.reward),
             f"Of the {len(keeping)} that are foreseen to keep the limit of {limit:g} under every "
             "attack it returns most.",
         )
+    besides = [
+        "of those that keep it unattacked" if 0 < len(unattacked) < len(found) else "",
+        f"of those that return {keep_return:.0%} of what the settings given do"
+        if keep_return is not None and len(worthwhile) < len(unattacked)
+        else "",
+    ]
+    words = ", and ".join(filter(None, besides))
     return (
-        min(found, key=lambda one: one.worst.cost),
-        f"None is foreseen to keep the limit of {limit:g} under every attack; it exceeds it least.",
+        min(worthwhile, key=lambda one: one.worst.cost),
+        f"None is foreseen to keep the limit of {limit:g} under every attack; "
+        + (f"{words}, " if words else "")
+        + "it exceeds it least.",
+    )
+
+
+def _keeps(one: Alternative, given: Alternative, share: float) -> bool:
+    """Whether it keeps that share of the returns of the settings given, unattacked and noisy."""
+    return all(
+        mine.reward >= other.reward - (1 - share) * abs(other.reward)
+        for mine, other in zip(one.undisturbed, given.undisturbed, strict=True)
     )
 
 
@@ -193,9 +313,16 @@ def _keep(choice: Choice) -> Choice:
     }
     with writing(directory, what="the run"):
         write_json(directory / CHOICE_FILE, document)
+    _copy(source, directory)
+    return choice
+
+
+def _copy(source: Path, directory: Path) -> None:
+    """A training's files; the policy, which says that they are complete, goes last."""
+    with writing(directory, what="the run"):
+        directory.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
             write_atomically(directory / name, (source / name).read_bytes())
-    return choice
 
 
 def _folder(number: int, settings: Mapping[str, Any]) -> str:

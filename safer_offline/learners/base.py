@@ -15,7 +15,9 @@ class Learner(Protocol):
     """An algorithm that learns from a fixed dataset, one update after the other.
 
     It is built as `Kind(config, dataset, steps=..., seed=...)`. One that can learn on other devices
-    than the CPU takes a `device` as well, and is given one if it shall.
+    than the CPU takes a `device` as well, and is given one if it shall. One that knows settings
+    which serve some data better than its defaults names them in `alternatives`, a tuple of
+    mappings.
     """
 
     name: ClassVar[str]

@@ -11,9 +11,18 @@ from safer_offline import load_policy, train
 from safer_offline.cli.main import app
 from safer_offline.datasets import save_dataset
 from safer_offline.errors import UsageError
-from safer_offline.foresight import DynamicsConfig, Estimate, Foresight, choice, choose
+from safer_offline.foresight import (
+    DynamicsConfig,
+    Estimate,
+    Foresight,
+    choice,
+    choose,
+    choose_where_needed,
+)
+from safer_offline.foresight.choice import alternatives_of
 from safer_offline.interruption import Interrupted
-from safer_offline.learners import BCConfig
+from safer_offline.learners import SAFER, BCConfig
+from safer_offline.learners.cloning import BC
 
 pytestmark = pytest.mark.filterwarnings("ignore:few episodes stay within")
 
@@ -32,14 +41,18 @@ def foreseen(monkeypatch):
 
     def say(told, *, trusted=True):
         def foresee(run, policy, dataset, **rest):
-            reward, cost, attacked = told[policy.info.training["config"]["margin"]]
+            reward, cost, attacked, *noisy = told[policy.info.training["config"]["margin"]]
             (run / "foresight.json").write_text("{}")
 
             def estimate(name, cost):
                 near = (cost, cost)
                 return Estimate(name, reward, (reward, reward), cost, near, 1.0 if trusted else 9.0)
 
-            return Foresight((estimate("natural", cost), estimate("mc", attacked)), cost_limit=2.0)
+            estimates = [estimate("natural", cost), estimate("mc", attacked)]
+            if noisy:
+                (reward,) = noisy
+                estimates.append(estimate("uniform", cost))
+            return Foresight(tuple(estimates), cost_limit=2.0)
 
         monkeypatch.setattr(choice, "foresee_run", foresee)
 
@@ -81,6 +94,21 @@ def test_the_best_is_kept(small_config, points, tmp_path, foreseen, case):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["margin"] == best
 
 
+def test_the_worst_offset_does_not_choose(given, tmp_path, monkeypatch):
+    def foresee(run, policy, dataset, **rest):
+        (run / "foresight.json").write_text("{}")
+        estimates = (
+            Estimate(name, 1.0, (1.0, 1.0), cost, (cost, cost), 1.0)
+            for name, cost in (("natural", 0.0), ("mc", 1.0), ("bias", 50.0))
+        )
+        return Foresight(tuple(estimates), cost_limit=2.0)
+
+    monkeypatch.setattr(choice, "foresee_run", foresee)
+    made = where_needed(*given, tmp_path / "run")
+    assert len(made.alternatives) == 1
+    assert made.chosen.worst.attack == "mc"
+
+
 def test_what_is_not_trusted_keeps_no_limit(small_config, points, tmp_path, foreseen):
     foreseen({0.5: (9, 0, 1), 1.0: (7, 0, 0)}, trusted=False)
     made = margins(small_config, points, tmp_path / "run", tried=(1.0,))
@@ -107,6 +135,120 @@ def test_each_is_trained_as_if_alone_and_an_interrupted_choice_goes_on(
     again = margins(small_config, points, tmp_path / "run", tried=(1.0,), resume=True)
     assert again.lines() == made.lines()
     assert load_policy(tmp_path / "run").fingerprint == alone.policy.fingerprint
+
+
+@pytest.fixture
+def given(small_config, points):
+    """Settings and data."""
+    return small_config, points
+
+
+def where_needed(config, points, out, *, tried=(1.0, 2.0), **rest):
+    config = dataclasses.replace(config, margin=0.5)
+    others = [{"margin": margin} for margin in tried]
+    return choose_where_needed(config, points, others, out=out, steps=4, progress=False, **rest)
+
+
+def test_others_are_trained_only_where_the_limit_is_foreseen_to_break(
+    small_config, points, tmp_path, foreseen
+):
+    told = []
+    foreseen({0.5: (9, 0, 2), 1.0: (7, 0, 1), 2.0: (5, 0, 0)})
+    alone = train(
+        dataclasses.replace(small_config, margin=0.5),
+        points,
+        out=tmp_path / "alone",
+        steps=4,
+        progress=False,
+    )
+    made = where_needed(
+        small_config, points, tmp_path / "a", tell=lambda one, *, needed: told.append(needed)
+    )
+    assert told == [False]
+    assert made.run.policy.fingerprint == alone.policy.fingerprint
+    assert len(made.alternatives) == 1
+    assert not (tmp_path / "a" / "tried").exists()
+    with pytest.raises(UsageError, match="holds a run already"):
+        where_needed(small_config, points, tmp_path / "a")
+
+    for case, trusted in (({0.5: (9, 0, 8)}, True), ({0.5: (9, 0, 0)}, False)):
+        foreseen({1.0: (8, 0, 1), 2.0: (5, 0, 0)} | case, trusted=trusted)
+        out = tmp_path / f"b{trusted}"
+        made = where_needed(
+            small_config, points, out, tell=lambda one, *, needed: told.append(needed)
+        )
+        assert told.pop() is True
+        direct = margins(small_config, points, tmp_path / f"c{trusted}")
+        assert made.lines()[:3] == direct.lines()[:3]
+        assert made.run.policy.fingerprint == direct.run.policy.fingerprint
+        assert {path.name for path in out.iterdir()} >= FILES | {"choice.json", "tried"}
+
+
+@pytest.mark.parametrize("moment", ["training", "foreseeing"])
+def test_an_interrupted_search_goes_on(given, tmp_path, foreseen, monkeypatch, moment):
+    foreseen({0.5: (9, 0, 8), 1.0: (8, 0, 1), 2.0: (5, 0, 0)})
+    whole = where_needed(*given, tmp_path / "whole")
+    name = {"training": "train", "foreseeing": "foresee_run"}[moment]
+    calls, original = [], getattr(choice, name)
+
+    def stop_second(*arguments, **settings):
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(choice, name, stop_second)
+        with pytest.raises(KeyboardInterrupt):
+            where_needed(*given, tmp_path / "run")
+    with pytest.raises(UsageError, match="holds a run already"):
+        where_needed(*given, tmp_path / "run")
+    made = where_needed(*given, tmp_path / "run", resume=True)
+    assert made.lines() == whole.lines()
+    assert load_policy(tmp_path / "run").fingerprint == whole.run.policy.fingerprint
+    again = where_needed(*given, tmp_path / "run", resume=True)
+    assert again.lines() == whole.lines()
+
+
+def test_none_keeps_it_attacked_but_some_do_unattacked(small_config, points, tmp_path, foreseen):
+    foreseen({0.5: (9, 5, 5), 1.0: (7, 0, 8), 2.0: (5, 1, 9)})
+    made = margins(small_config, points, tmp_path / "run")
+    assert made.chosen.settings == {"margin": 1.0}
+    assert "of those that keep it unattacked" in made.reason
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        # What would give up too much of the return is not chosen, how safe it may be.
+        ({0.5: (9, 0, 8), 1.0: (7, 0, 1)}, 0.5, "of those that return 80% of what"),
+        ({0.5: (9, 0, 8), 1.0: (7.3, 0, 1)}, 1.0, "Of the 1"),
+        # Unless without it the limit breaks unattacked.
+        ({0.5: (9, 5, 8), 1.0: (1, 0, 3)}, 1.0, "of those that keep it unattacked"),
+        # Noise is met by everybody.
+        ({0.5: (9, 0, 8, 9), 1.0: (9, 0, 1, 5)}, 0.5, "of those that return 80%"),
+        # Returns may be negative.
+        ({0.5: (-10, 0, 8), 1.0: (-11, 0, 1)}, 1.0, "Of the 1"),
+        ({0.5: (-10, 0, 8), 1.0: (-13, 0, 1)}, 0.5, "of those that return 80%"),
+    ],
+)
+def test_safety_that_nobody_asked_for_leaves_most_of_the_return(given, tmp_path, foreseen, case):
+    told, best, why = case
+    foreseen(told)
+    made = where_needed(*given, tmp_path / "run", tried=(1.0,))
+    assert made.run.policy.info.training["config"]["margin"] == best
+    assert why in made.reason
+
+
+def test_what_somebody_has_set_is_not_tried_otherwise(small_config):
+    known = alternatives_of(SAFER, given=("cost_limit", "epsilon"))
+    assert known == list(SAFER.alternatives)
+    assert known
+    for one in known:  # possible values
+        dataclasses.replace(small_config, **one)
+    assert alternatives_of(SAFER, given=("margin",)) == []
+    assert alternatives_of(SAFER, given=("adversarial_weight",)) == []  # --no-robust
+    assert alternatives_of(BC, given=()) == []
 
 
 def test_who_stops_the_estimates_is_told_that_the_trainings_are_kept(
@@ -139,16 +281,42 @@ def test_a_user_tries_settings_on_the_command_line(points, tmp_path, small_confi
     tiny = "hidden_sizes=16", "batch_size=16", "recovery_states=50", "candidates=3"
     given = ["train", tmp_path / "points.h5", "--steps", 4, "--cost-limit", 2]
     given += [part for setting in tiny for part in ("--set", setting)]
-    given += ["--try", "margin=1 recovery_weight=2", "--out", tmp_path / "run"]
+    given += ["--out", tmp_path / "run"]
 
     def cli(*arguments):
         return CliRunner().invoke(app, [str(one) for one in arguments])
 
-    done = cli(*given, "--try", "margin=0")
+    tried = ["--try", "margin=1 recovery_weight=2"]
+    done = cli(*given, *tried, "--try", "margin=0")
     assert done.exit_code == 0, done.output
     for line in ("  as given", "  margin=1.0 recovery_weight=2.0", "  margin=0.0", "Chosen: "):
         assert any(one.startswith(line) for one in done.output.splitlines()), line
     assert "Next: safer-offline evaluate" in done.output
-    wrong = cli(*given, "--resume", "--try", "margn=1")
+    wrong = cli(*given, *tried, "--resume", "--try", "margn=1")
     assert wrong.exit_code != 0
     assert "the nearest is 'margin'" in str(wrong.exception)
+
+
+def test_training_tries_others_by_itself(points, tmp_path, small_config, foreseen, monkeypatch):
+    foreseen({0.5: (9, 0, 8), 1.0: (8, 0, 1)})
+    monkeypatch.setattr("safer_offline.cli.train.FEW_STEPS", 1)
+    save_dataset(tmp_path / "points.h5", points)
+    tiny = "hidden_sizes=16", "batch_size=16", "recovery_states=50", "candidates=3"
+    given = ["train", tmp_path / "points.h5", "--steps", 4, "--cost-limit", 2]
+    given += [part for setting in tiny for part in ("--set", setting)]
+
+    def cli(*arguments):
+        return CliRunner().invoke(app, [str(one) for one in arguments])
+
+    done = cli(*given, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    (reason,) = (line for line in lines if line.startswith("Training again"))
+    assert lines.index("Under 'mc' it is expected to break the limit of 2.") < lines.index(reason)
+    (chosen,) = (line for line in lines if line.startswith("Chosen: "))
+    assert "margin=1.0" in chosen
+    assert load_policy(tmp_path / "run").info.training["config"]["limit_each_episode"] is True
+    left = cli(*given, "--no-choose", "--out", tmp_path / "left")
+    assert left.exit_code == 0, left.output
+    assert "Training again" not in left.output
+    assert load_policy(tmp_path / "left").info.training["config"]["margin"] == 0.5

@@ -11,7 +11,7 @@ from safer_offline.cli import train as train_module
 from safer_offline.cli.main import app
 from safer_offline.datasets import load_dataset, save_dataset
 from safer_offline.errors import DataError, UsageError
-from safer_offline.foresight import DynamicsConfig, fit_dynamics, foresee, runs
+from safer_offline.foresight import DynamicsConfig, choice, fit_dynamics, foresee, runs
 from safer_offline.foresight.runs import foresee_run, foresee_runs
 from safer_offline.learners import CDTConfig
 
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:few episodes stay within")
 
 @pytest.fixture(autouse=True)
 def _small_models(monkeypatch):
-    monkeypatch.setattr(runs, "DynamicsConfig", partial(DynamicsConfig, **vars(SMALL)))
+    for module in (runs, choice):
+        monkeypatch.setattr(module, "DynamicsConfig", partial(DynamicsConfig, **vars(SMALL)))
     monkeypatch.setattr(train_module, "FEW_STEPS", 4)
 
 
@@ -108,7 +109,7 @@ def test_training_ends_with_it_unless_told_otherwise(data, tmp_path):
     tiny = "hidden_sizes=16", "batch_size=16", "recovery_states=50", "candidates=3"
     settings = [part for setting in tiny for part in ("--set", setting)]
     given = ("train", data, "--steps", 4, "--cost-limit", 2, *settings)
-    done = cli(*given, "--out", tmp_path / "a")
+    done = cli(*given, "--no-choose", "--out", tmp_path / "a")
     assert done.exit_code == 0, done.output
     assert "without a simulator" in done.output
     assert "natural" in done.output

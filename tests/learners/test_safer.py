@@ -145,6 +145,42 @@ def test_an_easy_limit_is_not_relaxed(config, points):
     assert losses["episodes_cost_limit"] == 100
 
 
+def test_an_episode_that_breaks_the_limit_may_count_on_average_or_not_at_all(config, points):
+    spends = dataclasses.replace(config, margin=0.0, cost_limit=4.0)
+    each = dataclasses.replace(spends, limit_each_episode=True)
+    average, alone = (
+        learner_after_estep(one, points)[0].imitation.answer.episode_weights.double()
+        for one in (spends, each)
+    )
+    safe = torch.tensor((points.episodes["cost"] <= 4).to_numpy())
+    assert average[~safe].sum() > 0.1
+    assert bool((alone[~safe] == 0).all())
+    assert float(alone.sum()) == pytest.approx(1, abs=1e-6)
+    # The share is one of all episodes, whoever may be followed: the KL limit binds, or nearly.
+    for weights in (average, alone):
+        positive = weights[weights > 0]
+        divergence = math.log(len(weights)) + (positive * positive.log()).sum().item()
+        assert divergence == pytest.approx(-math.log(config.episode_share), abs=1e-2)
+
+
+def test_where_no_episode_keeps_the_limit_those_that_break_it_least_are_followed(
+    config, make_points
+):
+    points = make_points(episodes=30, lanes=(0.6,))
+    each = dataclasses.replace(config, limit_each_episode=True, cost_limit=1.0)
+    with pytest.warns(UserWarning, match="few episodes stay within"):
+        learner, _ = learner_after_estep(each, points, steps=100)
+    assert torch.isfinite(learner.imitation.answer.episode_weights).all()
+
+
+def test_a_single_episode_that_keeps_the_limit_is_followed(config, make_points):
+    points = make_points(episodes=30, lanes=(0.6,) * 29 + (0.0,))
+    each = dataclasses.replace(config, limit_each_episode=True)
+    with pytest.warns(UserWarning, match="about 1 episodes carry"):
+        learner, _ = learner_after_estep(each, points, steps=100)
+    assert float(learner.imitation.answer.episode_weights[29]) == pytest.approx(1)
+
+
 # Doubts
 
 

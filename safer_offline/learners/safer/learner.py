@@ -17,6 +17,7 @@ ICML 2023. What is ours is how its two stages become purely offline:
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
 from safer_offline.learners.base import policy_info
 from safer_offline.learners.echoes import echoes_of_actions
-from safer_offline.learners.safer.config import SAFERConfig
+from safer_offline.learners.safer.config import ALTERNATIVES, SAFERConfig
 from safer_offline.learners.safer.doubts import doubt_critics, doubt_weights
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.learners.safer.imitation import Imitation
@@ -63,6 +64,7 @@ class SAFER:
 
     name: ClassVar[str] = "safer"
     Config: ClassVar[type[SAFERConfig]] = SAFERConfig
+    alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = ALTERNATIVES
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ to do, with critics, among actions that the data support.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.policies.behavior import BehaviorModel
 from safer_offline.policies.critics import CriticEnsemble
+
+NEARLY_ALL = 0.9
+"""Where few episodes may be followed, the share of them to concentrate on: at 1, the KL limit is
+zero and leaves no choice."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,14 @@ def episode_estep(
 
         max_q sum_i q_i R_i   s.t.   sum_i q_i C_i <= cost_limit,   KL(q || uniform) <= -log share
 
-    with observed returns R and the costs C that the episodes would have had within reach.
+    with observed returns R and the costs C that the episodes would have had within reach. With
+    `limit_each_episode` q is zero where the observed cost alone exceeds the limit, if any keeps it:
+    where costs are all or nothing, q would else spend the limit on a few episodes that break it
+    throughout.
 
     Args:
         dataset: The episodes.
-        config: `cost_limit`, `episode_share`, `estep_solver`.
+        config: `cost_limit`, `limit_each_episode`, `episode_share`, `estep_solver`.
         cost_model: Where cost is.
         reach: How far observations may be off, raw units, shape (ds,).
         generator: For the search within reach.
@@ -125,19 +133,34 @@ def episode_estep(
     returns, robust_costs = _episode_sums(
         dataset, cost_model=cost_model, reach=reach, generator=generator
     )
+    follow = _to_follow(dataset, config)
+    # KL(q || uniform over all) is KL(q || uniform over those) + log(all / those).
+    share = config.episode_share / float(follow.double().mean())
+    share = min(share, max(config.episode_share, NEARLY_ALL))
     result = ESTEP_SOLVERS[config.estep_solver](
-        returns[:, None],
-        robust_costs[:, None],
+        returns[follow][:, None],
+        robust_costs[follow][:, None],
         cost_limit=config.cost_limit,
-        kl_limit=-math.log(config.episode_share),
+        kl_limit=-math.log(share),
     )
+    weights = result.weights.new_zeros(len(follow), 1)
+    weights[follow] = result.weights
     if result.status == "relaxed":
         warnings.warn(
             f"few episodes stay within a cost of {config.cost_limit:g} at a margin of "
             f"{config.margin:g}; the E-step over episodes allows {result.cost_limit:.3g}",
             stacklevel=2,
         )
-    return result
+    return dataclasses.replace(result, weights=weights)
+
+
+def _to_follow(dataset: TransitionSource, config: SAFERConfig) -> Tensor:
+    """Which episodes q may follow, bool (episodes,)."""
+    costs = torch.tensor(dataset.episodes["cost"].to_numpy())
+    if not config.limit_each_episode:
+        return torch.ones(len(costs), dtype=torch.bool)
+    follow = costs <= config.cost_limit
+    return follow if bool(follow.any()) else ~follow
 
 
 def _episode_sums(
