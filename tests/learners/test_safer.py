@@ -202,7 +202,23 @@ def test_a_critic_of_what_nothing_explains_is_doubted(config, points):
     assert said.startswith("the cost critic explains ")
     assert "--steps" in said
     assert doubts_of(config, by_chance, steps=100) == []  # a trial tells nothing yet
-    assert doubts_of(config, points) == []
+    assert doubts_of(dataclasses.replace(config, recovery_weight=0.0), points) == []
+
+
+def test_a_critic_that_cannot_tell_actions_apart_is_no_guide_to_recovery(config, points):
+    arrays = {name: array for name, array in points.to_arrays().items() if "/" not in name}
+    order = np.random.default_rng(0).permutation(len(arrays["actions"]))
+    anyhow = OfflineDataset.from_arrays(arrays | {"actions": arrays["actions"][order]})
+    easy = dataclasses.replace(config, cost_limit=20.0)
+    (said,) = doubts_of(easy, anyhow)
+    assert said.startswith("the cost critic hardly tells actions apart")
+    assert "recovery_weight=0" in said
+    assert doubts_of(dataclasses.replace(easy, recovery_weight=0.0), anyhow) == []
+    assert doubts_of(easy, anyhow, steps=100) == []
+    # Here the action is what costs.
+    costs = (arrays["actions"][:, 0] > 0).astype(np.float32)
+    by_action = OfflineDataset.from_arrays(arrays | {"costs": costs})
+    assert doubts_of(dataclasses.replace(easy, discount=0.5), by_action) == []
 
 
 def test_a_handful_of_episodes_is_doubted(config, make_points):

@@ -29,7 +29,7 @@ from safer_offline.errors import UsageError
 from safer_offline.learners.base import policy_info
 from safer_offline.learners.echoes import echoes_of_actions
 from safer_offline.learners.safer.config import ALTERNATIVES, SAFERConfig
-from safer_offline.learners.safer.doubts import doubt_critics, doubt_weights
+from safer_offline.learners.safer.doubts import doubt_critics, doubt_recovery, doubt_weights
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.learners.safer.imitation import Imitation
 from safer_offline.learners.safer.offline_estep import EStepAnswer, offline_estep
@@ -114,7 +114,9 @@ class SAFER:
             report: dict[str, Tensor | float] = {}
             if self.imitation is None:
                 self.estimation.freeze()
-                doubt_critics(self.estimation)
+                doubted = doubt_critics(self.estimation)
+                if self.config.recovery_weight and "cost" not in doubted:
+                    doubt_recovery(self.estimation)
                 answer, report = offline_estep(
                     self.dataset,
                     self.config,
