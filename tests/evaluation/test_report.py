@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -30,11 +31,13 @@ from safer_offline.evaluation.plan import EvaluationPlan
 from safer_offline.evaluation.rendering import report_json
 from safer_offline.evaluation.report.documents import read_run
 from safer_offline.evaluation.report.figures import MOST_POINTS, downsampled
+from safer_offline.evaluation.report.foreseen import foresight_section
 from safer_offline.evaluation.report.markup import escape, join, tag
 from safer_offline.evaluation.report.page import page
 from safer_offline.evaluation.report.reproduction import evaluation_command, training_command
 from safer_offline.evaluation.report.sentences import contradictions, strongest_first, verdict_of
 from safer_offline.evaluation.results import EvaluationReport
+from safer_offline.foresight import DynamicsConfig
 from safer_offline.learners import BCConfig
 from safer_offline.training import loop
 
@@ -106,6 +109,9 @@ def place(points, small_config, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # The figures beside the numbers take long, and nobody reads them here.
         patch.setattr("safer_offline.evaluation.rendering._saved", lambda figure, **told: b"")
+        model = partial(DynamicsConfig, steps=5, hidden_sizes=(8,))
+        patch.setattr("safer_offline.foresight.runs.DynamicsConfig", model)
+        invoke("foresee", safer)
         invoke("evaluate", safer, *OPTIONS, "--attacks", "natural,uniform,bias", *search)
         invoke(
             "evaluate", safer, *OPTIONS, "--attacks", "uniform,mad", *quick, "--budgets", "0,1,3"
@@ -113,6 +119,12 @@ def place(points, small_config, tmp_path_factory):
         invoke(
             "evaluate", safer, folder / "bc", *OPTIONS, "--attacks", "natural,uniform", "--seed", 4
         )
+    foreseen = json.loads((safer / "foresight.json").read_text())
+    tried = [
+        {"settings": settings, "run": "tried/0", **foreseen} for settings in ({}, {"margin": 1.5})
+    ]
+    choice = {"chosen": "margin=1.5", "reason": "It is said to.", "alternatives": tried}
+    (safer / "choice.json").write_text(json.dumps(choice))
     return folder
 
 
@@ -397,6 +409,34 @@ def test_the_training_is_drawn_and_the_dataset(place, shown):
     assert "points.h5 holds 60 episodes, 1,200 steps. 80% of the episodes keep" in shown.text
 
 
+def test_what_was_foreseen_stands_beside_what_came(place, shown, copied, sketched):
+    rows = table_of(shown, "cost foreseen")
+    told = json.loads((place / "safer" / "foresight.json").read_text())
+    came = {row["attack"]: row for row in strongest_first(read_run(place / "safer"))[0].at(1.0)}
+    assert [row["attack"]["text"] for row in rows] == [one["attack"] for one in told["estimates"]]
+    assert {"natural", "uniform", "bias"} <= set(came)
+    for row, one in zip(rows, told["estimates"], strict=True):
+        low, high = one["cost_interval"]
+        assert row["cost foreseen"]["text"] == f"{one['cost']:.1f} ({low:.1f} to {high:.1f})"
+        known = came.get(one["attack"])
+        wanted = "–" if known is None else f"{known['reward_mean']:.1f}"
+        assert row["return simulated"]["text"] == wanted
+        assert row["trusted"]["text"] == ("yes" if one["trusted"] else "no")
+    assert "margin=1.5: worst cost foreseen" in shown.text
+    assert "Chosen: margin=1.5. It is said to." in shown.text
+    # Under another budget only what needs none can be compared.
+    (copied / "safer" / "foresight.json").write_text(json.dumps(told | {"epsilon": 0.3}))
+    known = {
+        row["attack"]["text"]: row["cost simulated"]["text"] != "–"
+        for row in table_of(read(copied / "safer"), "cost foreseen")
+    }
+    assert known == {name: name == "natural" for name in known}
+
+
+def test_where_nobody_foresaw_nothing_is_said(folder_of):
+    assert foresight_section(read_run(folder_of(made_up({"natural": [0, 1]})))) is None
+
+
 def test_long_curves_are_thinned_to_means():
     steps = np.arange(1, 10_001.0)
     few, means = downsampled(steps, steps**2)
@@ -608,7 +648,7 @@ def poisoned(value):
 
 def test_nothing_from_a_file_is_markup(copied):
     run = copied / "safer"
-    for path in (run / "config.json", *run.glob("evaluations/*/*.json")):
+    for path in (*run.glob("*.json"), *run.glob("evaluations/*/*.json")):
         path.write_text(json.dumps(poisoned(json.loads(path.read_text()))))
     header, _, rest = (run / "metrics.csv").read_text().partition("\n")
     (run / "metrics.csv").write_text(header.replace("nll", EVIL.replace('"', "")) + "\n" + rest)
@@ -638,9 +678,9 @@ def test_no_junk_in_documents_crashes_the_page(copied):
     run, chance = copied / "safer", random.Random(0)
     (run / "metrics.csv").unlink()
     (run / "policy.safetensors").unlink()
-    names = [*run.glob("evaluations/*/*.json"), run / "config.json"]
+    names = [*run.glob("evaluations/*/*.json"), *run.glob("*.json")]
     documents = {path: json.loads(path.read_text()) for path in names if "bias" not in path.name}
-    assert len(documents) == 5
+    assert len(documents) == 7
     for round_ in range(24):
         for path, document in documents.items():
             path.write_text(json.dumps(damaged(document, chance)))
@@ -651,6 +691,7 @@ def test_no_junk_in_documents_crashes_the_page(copied):
             verdict_of(one)
             evaluation_command(found, one)
         training_command(found)
+        foresight_section(found)
 
 
 def test_unknown_numbers_are_dashes(folder_of):

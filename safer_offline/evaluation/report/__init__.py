@@ -5,6 +5,7 @@ sentences    what it says: the verdict, what was tried and what was not
 reproduction the commands that make the numbers again
 page         the page as a whole
 evaluations  the section of one evaluation
+foreseen     what models of the data foresaw, beside what came
 trainings    how and on what a policy was trained
 comparing    several runs beside each other
 tables, figures, prose   what sections are made of

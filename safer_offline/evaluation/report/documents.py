@@ -26,6 +26,7 @@ from safer_offline.policies.trained import POLICY_FILE, load_policy
 
 CONFIG_FILE, METRICS_FILE, PATHS_FILE = "config.json", "metrics.csv", "paths.svg"
 CHECKPOINT_FILE = "checkpoint.pt"  # of `training`, which nothing here may import
+FORESIGHT_FILE, CHOICE_FILE = "foresight.json", "choice.json"  # of `foresight`, likewise
 LARGEST_PICTURE = 8 << 20
 """Bytes of a picture of trajectories that is still taken into the page."""
 
@@ -149,6 +150,8 @@ class RunFiles:
         training: What config.json says, or empty.
         metrics: What metrics.csv says: a column `step` and others, all of numbers; maybe empty.
         fingerprint: Of the policy that lies there now; empty where there is none.
+        foresight: What foresight.json says, or empty.
+        choice: What choice.json says, or empty.
         evaluations: See there, in no order.
         comparisons: See there.
         notes: What is missing or damaged.
@@ -158,6 +161,8 @@ class RunFiles:
     training: dict[str, Any]
     metrics: pd.DataFrame = field(repr=False)
     fingerprint: str
+    foresight: dict[str, Any]
+    choice: dict[str, Any]
     evaluations: tuple[EvaluationFiles, ...]
     comparisons: tuple[ComparisonFiles, ...]
     notes: tuple[str, ...]
@@ -216,6 +221,8 @@ def read_run(run: str | Path) -> RunFiles:
         training=training,
         metrics=metrics,
         fingerprint=fingerprint,
+        foresight=_read_document(folder / FORESIGHT_FILE, notes),
+        choice=_read_document(folder / CHOICE_FILE, notes),
         evaluations=tuple(evaluations),
         comparisons=tuple(comparisons),
         notes=tuple(notes),

@@ -9,6 +9,7 @@ from safer_offline.errors import UsageError
 from safer_offline.evaluation.report.comparing import compared, comparisons
 from safer_offline.evaluation.report.documents import RunFiles, read_run
 from safer_offline.evaluation.report.evaluations import evaluation_section
+from safer_offline.evaluation.report.foreseen import foresight_section
 from safer_offline.evaluation.report.markup import Html, join, tag
 from safer_offline.evaluation.report.prose import bullets, paragraph
 from safer_offline.evaluation.report.sentences import (
@@ -119,6 +120,7 @@ def _run(name: str, run: RunFiles, *, anchor: str) -> Html:
         bullets(run.notes),
         tag("h3", "Evaluations") if ordered else None,
         *(evaluation_section(run, one, opened=one is ordered[0]) for one in ordered),
+        foresight_section(run),
         dataset_section(run) if run.training else None,
         training_section(run),
     )
