@@ -1,8 +1,8 @@
 """SAFER with its defaults on every Bullet task, robust and not: natural and under seven attacks.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/eight_tasks.py FOLDER [--ablation]
-    (training one seed of all tasks, robust and not, takes 38 minutes of CPU time, evaluation comes
-    on top; goes on where it was stopped)
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/eight_tasks.py FOLDER [TASK ...] [--ablation]
+    (a seed of all tasks, robust and not, takes 90 to 120 minutes of CPU time; goes on where it was
+    stopped)
 
 `mixed` data of the recipes, cost limit 10, budget 0.05 (ball, car) and 0.025 (drone, ant) in raw
 units, 50 episodes of evaluation seed 0, which chose nothing. FOLDER keeps datasets and runs. Writes
@@ -10,7 +10,8 @@ benchmarks/results/eight_tasks.csv, a row for each run and attack, and the figur
 docs/eight_tasks.png. Training seeds come one after the other, so that any moment is a good one to
 stop. Runs of other settings or data than today's defaults are refused: give another FOLDER.
 
-`--ablation` leaves out one ingredient at a time, on three tasks, to results/ablation.csv.
+`--ablation` leaves out one ingredient at a time, on three tasks and with nothing chosen, to
+results/ablation.csv.
 
 settings      chosen, as `safer-offline train` does, by what models of the data foresee
 p95_safe      95th percentile of the returns of the data's episodes that keep the limit
@@ -75,19 +76,20 @@ def entries(policies: dict[str, dict[str, Any]], tasks: tuple[str, ...]) -> Iter
                 yield Entry(task, policy, seed)
 
 
-def run(entry: Entry, settings: dict[str, Any], root: Path) -> pd.DataFrame:
+def run(entry: Entry, settings: dict[str, Any], root: Path, *, choosing: bool) -> pd.DataFrame:
     """Train and attack one; rows of the table."""
     torch.set_num_threads(1)
     epsilon = 0.025 if entry.task.startswith(("drone", "ant")) else 0.05
     dataset = load_dataset(dataset_of(entry.task, root))
     safe = dataset.episodes.query(f"cost <= {COST_LIMIT}")["return"]
     start = os.times()
+    folder = "eight" if choosing else "ablation"
     config = SAFERConfig(cost_limit=COST_LIMIT, epsilon=epsilon, **settings)
     choice = choose_where_needed(
         config,
         dataset,
-        alternatives_of(SAFER, given=settings),
-        out=root / "eight" / f"{entry.task}-{entry.policy.replace(' ', '-')}-{entry.training_seed}",
+        alternatives_of(SAFER, given=settings) if choosing else [],
+        out=root / folder / f"{entry.task}-{entry.policy.replace(' ', '-')}-{entry.training_seed}",
         seed=entry.training_seed,
         resume=True,
         progress=False,
@@ -145,8 +147,10 @@ def draw(table: pd.DataFrame) -> None:
 
 def main() -> None:
     ablation = "--ablation" in sys.argv
-    (root,) = (Path(argument) for argument in sys.argv[1:] if argument != "--ablation")
+    folder, *only = (argument for argument in sys.argv[1:] if argument != "--ablation")
+    root = Path(folder)
     policies, tasks = (ABLATIONS, ABLATED_TASKS) if ablation else (POLICIES, TASKS)
+    tasks = tuple(task for task in only or tasks if task in tasks)
     results = RESULTS / ("ablation.csv" if ablation else "eight_tasks.csv")
     for task in tasks:
         dataset_of(task, root)
@@ -154,7 +158,10 @@ def main() -> None:
     finished = {Entry(*key) for key in table[KEY].itertuples(index=False, name=None)}
     waiting = [entry for entry in entries(policies, tasks) if entry not in finished]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(run, entry, policies[entry.policy], root): entry for entry in waiting}
+        jobs = {
+            pool.submit(run, entry, policies[entry.policy], root, choosing=not ablation): entry
+            for entry in waiting
+        }
         for job in as_completed(jobs):
             table = pd.concat([table, job.result()], ignore_index=True)
             table.to_csv(results, index=False)
