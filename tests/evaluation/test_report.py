@@ -520,6 +520,7 @@ def test_the_commands_of_the_page_are_the_ones_that_made_the_numbers(place, monk
         run = read_run(place / name)
         command, notes = training_command(run)
         assert notes == []
+        assert ("--no-choose" in command) == (name == "safer")  # what was chosen is in settings
         done = CliRunner().invoke(app, shlex.split(command.replace("\\\n", " "))[1:])
         assert isinstance(done.exception, Planned), done.output
         config, dataset, told = done.exception.args

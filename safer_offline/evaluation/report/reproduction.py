@@ -23,8 +23,12 @@ def training_command(run: RunFiles) -> tuple[str, list[str]]:
         notes.append("The dataset was no file: put in place of DATASET whatever it was.")
     words = ["safer-offline", "train", data]
     config = as_mapping(told.get("config"))
+    settled = []
     if algorithm in ALGORITHMS.builtin:
-        config = _told(ALGORITHMS.get(algorithm).Config, config)
+        kind = ALGORITHMS.get(algorithm)
+        config = _told(kind.Config, config)
+        # What was chosen among stands in its settings.
+        settled = ["--no-choose"] if hasattr(kind, "alternatives") else []
         words += ["--algorithm", algorithm] if algorithm != "safer" else []
     else:
         words += ["--algorithm", algorithm or "ALGORITHM"]
@@ -36,7 +40,7 @@ def training_command(run: RunFiles) -> tuple[str, list[str]]:
     for option in ("steps", "seed"):
         if option in told:
             words += [f"--{option}", _written(told[option])]
-    return _lines([*words, "--out", str(run.path)]), notes
+    return _lines([*words, *settled, "--out", str(run.path)]), notes
 
 
 def evaluation_command(run: RunFiles, evaluation: EvaluationFiles) -> tuple[str, list[str]]:
