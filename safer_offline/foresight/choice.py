@@ -246,6 +246,8 @@ def choose_where_needed(
         if not needed:
             return Choice((given,), given, run, "Nothing else was tried.")
         _copy(directory, first)
+        for events in directory.glob("events.out.tfevents.*"):  # else it is shown as the chosen one
+            events.replace(first / events.name)
     else:
         require_new(directory, resume=resume)
     return choose(
