@@ -1,7 +1,7 @@
 """Settings chosen without a simulator: train with each, foresee what comes of it, keep the best.
 
 Best is the largest natural return among those whose foreseen cost keeps the limit under every
-attack; where none does, the least worst cost among those that keep it unattacked, or else among
+attack; where none does, the least worst cost among those that may keep it unattacked, or else among
 all. The worst constant offset is foreseen, too, but does not choose (`Foresight.decisive`).
 """
 
@@ -264,7 +264,10 @@ def choose_where_needed(
 def _best(
     found: Sequence[Alternative], *, limit: float, keep_return: float | None
 ) -> tuple[Alternative, str]:
-    unattacked = [one for one in found if one.natural.cost <= limit and one.natural.trusted]
+    # Where not all models say that it breaks.
+    unattacked = [
+        one for one in found if one.natural.cost_interval[0] <= limit and one.natural.trusted
+    ]
     worthwhile = unattacked or list(found)
     if keep_return is not None and found[0] in unattacked:
         worthwhile = [one for one in unattacked if _keeps(one, found[0], keep_return)]
@@ -276,7 +279,7 @@ def _best(
             "attack it returns most.",
         )
     besides = [
-        "of those that keep it unattacked" if 0 < len(unattacked) < len(found) else "",
+        "of those that may keep it unattacked" if 0 < len(unattacked) < len(found) else "",
         f"of those that return {keep_return:.0%} of what the settings given do"
         if keep_return is not None and len(worthwhile) < len(unattacked)
         else "",
