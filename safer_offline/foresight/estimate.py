@@ -24,7 +24,9 @@ from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_
 from safer_offline.foresight.worst_bias import worst_bias
 from safer_offline.policies.trained import TrainedPolicy
 
-ATTACK_STEPS = 10
+ATTACK_STEPS, ATTACK_RESTARTS = 10, 5
+"""With one restart, costs under `mr` of 0.4 and 1.5 were foreseen where the simulator has 34 and 65
+(Ball-Run); with five, 24 of the latter. Twice the steps add nothing."""
 SEARCHED = 4
 """Every which start the worst constant offset is searched at."""
 
@@ -185,7 +187,9 @@ def attacks_for(policy: TrainedPolicy) -> list[Attack]:
     critics = (
         [] if policy.remembers else [{"cost": "mc", "reward": "mr"}[c] for c in policy.critics]
     )
-    led = [make_attack(name, steps=ATTACK_STEPS, restarts=1) for name in sorted(critics)]
+    led = [
+        make_attack(name, steps=ATTACK_STEPS, restarts=ATTACK_RESTARTS) for name in sorted(critics)
+    ]
     return [make_attack("natural"), make_attack("uniform"), *led]
 
 
