@@ -24,9 +24,7 @@ from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_
 from safer_offline.foresight.worst_bias import worst_bias
 from safer_offline.policies.trained import TrainedPolicy
 
-ATTACK_STEPS, ATTACK_RESTARTS = 10, 5
-"""With one restart, costs under `mr` of 0.4 and 1.5 were foreseen where the simulator has 34 and 65
-(Ball-Run); with five, 24 of the latter. Twice the steps add nothing."""
+ATTACK_STEPS = 10
 SEARCHED = 4
 """Every which start the worst constant offset is searched at."""
 
@@ -142,6 +140,7 @@ def foresee(
     epsilon_units: EpsilonUnits = "raw",
     model: DynamicsEnsemble | None = None,
     starts: int = 32,
+    restarts: int = 1,
     seed: int = 0,
 ) -> Foresight:
     """Estimate what a policy earns and costs, natural and attacked, from data alone.
@@ -153,6 +152,7 @@ def foresee(
         epsilon_units: `raw` or `std`.
         model: Of `fit_dynamics`, for several policies of one dataset. None fits one.
         starts: Episodes of each member, from beginnings of the data's.
+        restarts: Of the attacks that critics lead. More find more, and take as many times longer.
         seed: Same seed, same machine: same estimate.
 
     Raises:
@@ -174,7 +174,7 @@ def foresee(
     length = int(episodes["length"].max())
     bias = worst_bias(model, policy, begin[::SEARCHED], length=length, epsilon=budget, seed=seed)
     estimates = []
-    for attack in (*attacks_for(policy), bias):
+    for attack in (*attacks_for(policy, restarts=restarts), bias):
         foreseen = foresee_episodes(
             model, policy, begin, length=length, attack=attack, epsilon=budget, seed=seed
         )
@@ -182,14 +182,12 @@ def foresee(
     return Foresight(tuple(estimates), cost_limit=policy.cost_limit)
 
 
-def attacks_for(policy: TrainedPolicy) -> list[Attack]:
+def attacks_for(policy: TrainedPolicy, *, restarts: int = 1) -> list[Attack]:
     """None, noise, and the attacks that the policy's own critics can lead."""
     critics = (
         [] if policy.remembers else [{"cost": "mc", "reward": "mr"}[c] for c in policy.critics]
     )
-    led = [
-        make_attack(name, steps=ATTACK_STEPS, restarts=ATTACK_RESTARTS) for name in sorted(critics)
-    ]
+    led = [make_attack(name, steps=ATTACK_STEPS, restarts=restarts) for name in sorted(critics)]
     return [make_attack("natural"), make_attack("uniform"), *led]
 
 

@@ -28,6 +28,7 @@ def foresee_run(
     epsilon: float | Sequence[float] | None = None,
     epsilon_units: EpsilonUnits | None = None,
     model: DynamicsEnsemble | None = None,
+    restarts: int = 1,
     seed: int = 0,
 ) -> Foresight:
     """Foresee a run's episodes and keep the answer in its directory, as foresight.json.
@@ -39,6 +40,7 @@ def foresee_run(
         epsilon: Budget of the attacks; None takes what the run was trained to withstand.
         epsilon_units: Its units, `raw` where None.
         model: See `foresee`.
+        restarts: See `foresee`.
         seed: See `foresee`.
     """
     config: Mapping[str, Any] = policy.info.training.get("config", {})
@@ -47,8 +49,17 @@ def foresee_run(
     if budget is None:
         budget, units = config.get("epsilon", 0.05), config.get("epsilon_units", "raw")
     model = model or fit_dynamics(dataset, DynamicsConfig(), seed=seed)
-    found = foresee(policy, dataset, epsilon=budget, epsilon_units=units, model=model, seed=seed)
-    document = {"epsilon": budget, "epsilon_units": units, "seed": seed, **found.to_json()}
+    found = foresee(
+        policy,
+        dataset,
+        epsilon=budget,
+        epsilon_units=units,
+        model=model,
+        restarts=restarts,
+        seed=seed,
+    )
+    told = {"epsilon": budget, "epsilon_units": units, "restarts": restarts, "seed": seed}
+    document = told | found.to_json()
     with writing(run, what="the estimate"):
         write_json(run / FORESIGHT_FILE, document)
     return found
