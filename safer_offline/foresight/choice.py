@@ -138,6 +138,7 @@ def choose(
     seed: int = 0,
     resume: bool = False,
     model: DynamicsEnsemble | None = None,
+    foreseen: Foresight | None = None,
     keep_return: float | None = None,
     **training: Any,  # noqa: ANN401 - as `train` takes it
 ) -> Choice:
@@ -153,6 +154,7 @@ def choose(
         seed: See `train`.
         resume: Go on where an earlier call was stopped.
         model: Of `fit_dynamics`. None fits one.
+        foreseen: Of the settings given, where that is known already.
         keep_return: Share of the returns foreseen of the settings given, unattacked and under
             noise, that another must keep to be chosen, where they keep the limit unattacked;
             None demands nothing.
@@ -191,7 +193,9 @@ def choose(
             Alternative(
                 one,
                 run,
-                foresee_run(
+                foreseen
+                if foreseen is not None and not one
+                else foresee_run(
                     run.directory,
                     run.policy,
                     dataset,
@@ -242,7 +246,7 @@ def choose_where_needed(
     directory = Path(out)
     first = directory / TRIED / _folder(0, {})
     again: dict[str, Any] = {"out": out, "algorithm": algorithm, "seed": seed, **training}
-    model = None
+    model = foresight = None
     if not (first / POLICY_FILE).exists():
         run = train(config, dataset, resume=resume, **again)
         kept = f"the training in {directory} is complete"
@@ -270,6 +274,7 @@ def choose_where_needed(
         alternatives,
         resume=True,
         model=model,
+        foreseen=foresight,
         keep_return=WORTHWHILE,
         **again,
     )

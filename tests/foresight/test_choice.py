@@ -65,6 +65,12 @@ def margins(config, points, out, *, tried=(1.0, 2.0), **rest):
     return choose(config, points, others, out=out, steps=4, progress=False, **rest)
 
 
+def by_itself(config, points, out, *, margin):
+    """A training with that margin, with nothing to choose among."""
+    config = dataclasses.replace(config, margin=margin)
+    return train(config, points, out=out, steps=4, progress=False)
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -120,13 +126,7 @@ def test_each_is_trained_as_if_alone_and_an_interrupted_choice_goes_on(
     small_config, points, tmp_path, foreseen
 ):
     foreseen({0.5: (9, 0, 8), 1.0: (7, 0, 1)})
-    alone = train(
-        dataclasses.replace(small_config, margin=1.0),
-        points,
-        out=tmp_path / "alone",
-        steps=4,
-        progress=False,
-    )
+    alone = by_itself(small_config, points, tmp_path / "alone", margin=1.0)
     made = margins(small_config, points, tmp_path / "run", tried=(1.0,))
     assert made.run.policy.fingerprint == alone.policy.fingerprint
     with pytest.raises(UsageError, match="holds a run already"):
@@ -154,13 +154,7 @@ def test_others_are_trained_only_where_the_limit_is_foreseen_to_break(
 ):
     told = []
     foreseen({0.5: (9, 0, 2), 1.0: (7, 0, 1), 2.0: (5, 0, 0)})
-    alone = train(
-        dataclasses.replace(small_config, margin=0.5),
-        points,
-        out=tmp_path / "alone",
-        steps=4,
-        progress=False,
-    )
+    alone = by_itself(small_config, points, tmp_path / "alone", margin=0.5)
     made = where_needed(
         small_config, points, tmp_path / "a", tell=lambda one, *, needed: told.append(needed)
     )
