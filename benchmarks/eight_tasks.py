@@ -34,10 +34,10 @@ import pandas as pd
 import torch
 from datasets_of_tasks import dataset_of
 
-from safer_offline import evaluate
+from safer_offline import evaluate, train
 from safer_offline.datasets import load_dataset
 from safer_offline.foresight import choose_where_needed
-from safer_offline.foresight.choice import alternatives_of
+from safer_offline.foresight.choice import alternatives_of, in_words
 from safer_offline.learners import SAFER, SAFERConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,9 +47,11 @@ TASKS = tuple(
 )
 SEEDS = (0, 1, 2)
 EPISODES, SEED, COST_LIMIT = 50, 0, 10.0
-POLICIES: dict[str, dict[str, Any]] = {"robust": {}, "not robust": {"adversarial_weight": 0.0}}
+POLICIES: dict[str, dict[str, Any]] = {"robust": {}, "not robust": dict(SAFER.unattacked)}
 ABLATED_TASKS = ("car-circle", "drone-run", "ant-run")
-ABLATIONS: dict[str, dict[str, Any]] = POLICIES | {
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "no attacks": {"adversarial_weight": 0.0},
     "no margin": {"margin": 0.0},
     "no recovery": {"recovery_weight": 0.0},
     "last action read": {"read_last_action": True},
@@ -76,27 +78,31 @@ def entries(policies: dict[str, dict[str, Any]], tasks: tuple[str, ...]) -> Iter
                 yield Entry(task, policy, seed)
 
 
-def run(entry: Entry, settings: dict[str, Any], root: Path, *, choosing: bool) -> pd.DataFrame:
+def run(
+    entry: Entry, settings: dict[str, Any], root: Path, *, out: Path, choosing: bool
+) -> pd.DataFrame:
     """Train and attack one; rows of the table."""
     torch.set_num_threads(1)
     epsilon = 0.025 if entry.task.startswith(("drone", "ant")) else 0.05
     dataset = load_dataset(dataset_of(entry.task, root))
     safe = dataset.episodes.query(f"cost <= {COST_LIMIT}")["return"]
     start = os.times()
-    folder = "eight" if choosing else "ablation"
     config = SAFERConfig(cost_limit=COST_LIMIT, epsilon=epsilon, **settings)
-    choice = choose_where_needed(
-        config,
-        dataset,
-        alternatives_of(SAFER, given=settings) if choosing else [],
-        out=root / folder / f"{entry.task}-{entry.policy.replace(' ', '-')}-{entry.training_seed}",
-        seed=entry.training_seed,
-        resume=True,
-        progress=False,
-    )
+    training: dict[str, Any] = {
+        "out": out / f"{entry.task}-{entry.policy.replace(' ', '-')}-{entry.training_seed}",
+        "seed": entry.training_seed,
+        "resume": True,
+        "progress": False,
+    }
+    if choosing:
+        known = alternatives_of(SAFER, given=settings)
+        choice = choose_where_needed(config, dataset, known, **training)
+        policy, chosen = choice.run.policy, choice.chosen.name
+    else:
+        policy, chosen = train(config, dataset, **training).policy, in_words({})
     seconds = os.times().user - start.user
     report = evaluate(
-        choice.run.policy,
+        policy,
         attacks="all",
         epsilon=epsilon,
         episodes=EPISODES,
@@ -107,7 +113,7 @@ def run(entry: Entry, settings: dict[str, Any], root: Path, *, choosing: bool) -
     )
     table = report.summary().assign(
         **vars(entry),
-        settings=choice.chosen.name,
+        settings=chosen,
         p95_safe=safe.quantile(0.95),
         cpu_seconds=round(seconds),
     )
@@ -159,7 +165,14 @@ def main() -> None:
     waiting = [entry for entry in entries(policies, tasks) if entry not in finished]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         jobs = {
-            pool.submit(run, entry, policies[entry.policy], root, choosing=not ablation): entry
+            pool.submit(
+                run,
+                entry,
+                policies[entry.policy],
+                root,
+                out=root / ("ablation" if ablation else "eight"),
+                choosing=not ablation and entry.policy == "robust",
+            ): entry
             for entry in waiting
         }
         for job in as_completed(jobs):

@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results" / "strong.csv"
 TASKS = ("car-circle", "ball-circle", "car-run")
 POLICIES: dict[str, list[str]] = {
     "safer": [],
-    "safer --no-robust": ["--no-robust"],
+    "safer unattacked": ["--set", "adversarial_weight=0"],
     "bc": ["--algorithm", "bc"],
 }
 EPISODES = 20

@@ -72,8 +72,9 @@ def train_command(
         bool | None,
         typer.Option(
             "--robust/--no-robust",
-            help="Learn to withstand them, or not: adversarial_weight is 1, or 0 (default: safer "
-            "and safer-paper do, others do not).",
+            help="Learn to withstand them, or not: adversarial_weight is 1, or 0; safer then also "
+            "leaves out recovery and most of the margin (default: safer and safer-paper do, "
+            "others do not).",
             show_default=False,
         ),
     ] = None,
@@ -200,6 +201,8 @@ def train_command(
         "estep_solver": estep_solver and estep_solver.value,
         "adversarial_weight": None if robust is None else float(robust),
     }
+    if robust is False:
+        given |= getattr(learner, "unattacked", {})
     own = _settings_given(learner.Config, algorithm, given, settings or [])
     config = learner.Config(**own)
     known = settings_of(learner.Config)

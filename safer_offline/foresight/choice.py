@@ -1,8 +1,10 @@
 """Settings chosen without a simulator: train with each, foresee what comes of it, keep the best.
 
 Best is the largest natural return among those whose foreseen cost keeps the limit under every
-attack; where none does, the least worst cost among those that may keep it unattacked, or else among
-all. The worst constant offset is foreseen, too, but does not choose (`Foresight.decisive`).
+attack. Where none does, those count that may keep it unattacked, or else all; among them those that
+keep it unattacked and under noise, if there are any; and of these the least worst cost, or what
+returns most of those that come near it (`ALIKE`). The worst constant offset is foreseen, too, but
+does not choose (`Foresight.decisive`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ TRIED = "tried"
 WORTHWHILE = 0.8
 """Share of the returns that safety under attack must leave where nobody asked for it: what is
 foreseen may be a false alarm. On Car-Run it is, and the remedy would cost 70 % of the return."""
+STANDING = 0.5
+"""Less than this share of what another returns is no caution any more but harm. On Drone-Circle
+recovery and attacks in training leave a tenth."""
+ALIKE = 1.25
+"""Worst costs within this factor of the least are equally bad; where none keeps the limit, return
+then decides."""
 RESTARTS = 5
 """Of the attacks by which settings are chosen. With one, costs under `mr` of 0.4 and 1.5 were
 foreseen on Ball-Run where the simulator has 34 and 65; with five, 26 for the latter."""
@@ -140,6 +148,7 @@ def choose(
     model: DynamicsEnsemble | None = None,
     foreseen: Foresight | None = None,
     keep_return: float | None = None,
+    stop_early: bool = False,
     **training: Any,  # noqa: ANN401 - as `train` takes it
 ) -> Choice:
     """Train with the settings given and with each alternative, and keep what promises most.
@@ -157,7 +166,10 @@ def choose(
         foreseen: Of the settings given, where that is known already.
         keep_return: Share of the returns foreseen of the settings given, unattacked and under
             noise, that another must keep to be chosen, where they keep the limit unattacked;
-            None demands nothing.
+            besides, none is chosen that returns much less than another (`STANDING`). None demands
+            neither.
+        stop_early: Whether the rest is left untrained once the best so far is foreseen to keep the
+            limit under every attack.
         **training: What else `train` takes.
 
     Raises:
@@ -174,28 +186,27 @@ def choose(
     configs = [dataclasses.replace(config, **one) for one in tried]
     directory = Path(out)
     require_new(directory, resume=resume)
-    runs = [
-        train(
-            settings,
-            dataset,
-            out=directory / TRIED / _folder(number, one),
-            algorithm=algorithm,
-            seed=seed,
-            resume=resume,
-            **training,
-        )
-        for number, (one, settings) in enumerate(zip(tried, configs, strict=True))
-    ]
     budget = {name: getattr(config, name, None) for name in ("epsilon", "epsilon_units")}
-    with keeping(f"all trainings in {directory / TRIED} are complete", resume=("--resume",)):
-        model = model or fit_dynamics(dataset, DynamicsConfig(), seed=seed)
-        found = tuple(
-            Alternative(
-                one,
-                run,
-                foreseen
-                if foreseen is not None and not one
-                else foresee_run(
+    numbered = list(enumerate(zip(tried, configs, strict=True)))
+    found: list[Alternative] = []
+    for several in [[one] for one in numbered] if stop_early else [numbered]:
+        runs = [
+            train(
+                settings,
+                dataset,
+                out=directory / TRIED / _folder(number, one),
+                algorithm=algorithm,
+                seed=seed,
+                resume=resume,
+                **training,
+            )
+            for number, (one, settings) in several
+        ]
+        with keeping(f"all trainings in {directory / TRIED} are complete", resume=("--resume",)):
+            model = model or fit_dynamics(dataset, DynamicsConfig(), seed=seed)
+            for (_, (one, _)), run in zip(several, runs, strict=True):
+                foresight = foreseen if not one else None
+                foresight = foresight or foresee_run(
                     run.directory,
                     run.policy,
                     dataset,
@@ -203,12 +214,13 @@ def choose(
                     restarts=RESTARTS,
                     seed=seed,
                     **budget,
-                ),
-            )
-            for one, run in zip(tried, runs, strict=True)
-        )
+                )
+                found.append(Alternative(one, run, foresight))
         chosen, reason = _best(found, limit=limit, keep_return=keep_return)
-        return _keep(Choice(found, chosen, Run(chosen.run.policy, directory), reason))
+        if _holds(chosen, limit):
+            break
+    with keeping(f"all trainings in {directory / TRIED} are complete", resume=("--resume",)):
+        return _keep(Choice(tuple(found), chosen, Run(chosen.run.policy, directory), reason))
 
 
 def choose_where_needed(
@@ -225,8 +237,9 @@ def choose_where_needed(
 ) -> Choice:
     """Train with the settings given; `choose` only where these are foreseen to break the limit.
 
-    Or where what they do unattacked is not to be foreseen. Another is chosen only if it keeps most
-    of their return (`WORTHWHILE`).
+    Or where what they do unattacked is not to be foreseen. Alternatives are trained one after the
+    other until one is foreseen to keep it under every attack. It is chosen only if it keeps most of
+    their return (`WORTHWHILE`).
 
     Args:
         config: See `choose`, like `dataset`, `alternatives`, `algorithm`, `seed` and `resume`.
@@ -276,6 +289,7 @@ def choose_where_needed(
         model=model,
         foreseen=foresight,
         keep_return=WORTHWHILE,
+        stop_early=True,
         **again,
     )
 
@@ -283,41 +297,68 @@ def choose_where_needed(
 def _best(
     found: Sequence[Alternative], *, limit: float, keep_return: float | None
 ) -> tuple[Alternative, str]:
-    # Where not all models say that it breaks.
-    unattacked = [
-        one for one in found if one.natural.cost_interval[0] <= limit and one.natural.trusted
-    ]
-    worthwhile = unattacked or list(found)
-    if keep_return is not None and found[0] in unattacked:
-        worthwhile = [one for one in unattacked if _keeps(one, found[0], keep_return)]
-    keeping = [one for one in worthwhile if one in unattacked and one.worst.cost <= limit]
+    unattacked = [one for one in found if _may_keep(one, limit)]
+    left, among = list(found), []
+
+    def narrow(to: Sequence[Alternative], words: str) -> None:
+        nonlocal left
+        if 0 < len(to) < len(left):
+            left = list(to)
+            among.append(words)
+
+    narrow(unattacked, "of those that may keep it unattacked")
+    if keep_return is not None:
+        if found[0] in unattacked:
+            kept = [one for one in left if _keeps(one, found[0], keep_return)]
+            narrow(kept, f"of those that return {keep_return:.0%} of what the settings given do")
+        most = max(one.natural.reward for one in left)
+        standing = [one for one in left if _at_least(one.natural, STANDING, most)]
+        narrow(standing, f"of those that return {STANDING:.0%} of what another does")
+    keeping = [one for one in left if _holds(one, limit)]
     if keeping:
         return (
             max(keeping, key=lambda one: one.natural.reward),
             f"Of the {len(keeping)} that are foreseen to keep the limit of {limit:g} under every "
             "attack it returns most.",
         )
-    besides = [
-        "of those that may keep it unattacked" if 0 < len(unattacked) < len(found) else "",
-        f"of those that return {keep_return:.0%} of what the settings given do"
-        if keep_return is not None and len(worthwhile) < len(unattacked)
-        else "",
-    ]
-    words = ", and ".join(filter(None, besides))
+    undisturbed = [one for one in left if all(it.cost <= limit for it in one.undisturbed)]
+    narrow(undisturbed, "of those that keep it unattacked and under noise")
+    least = min(one.worst.cost for one in left)
+    alike = [one for one in left if one.worst.cost <= ALIKE * least]
+    words = ", and ".join(among)
     return (
-        min(worthwhile, key=lambda one: one.worst.cost),
+        max(alike, key=lambda one: one.natural.reward),
         f"None is foreseen to keep the limit of {limit:g} under every attack; "
         + (f"{words}, " if words else "")
-        + "it exceeds it least.",
+        + (
+            "it exceeds it least."
+            if len(alike) == 1
+            else f"{len(alike)} exceed it about equally, and of these it returns most."
+        ),
     )
+
+
+def _may_keep(one: Alternative, limit: float) -> bool:
+    """Whether it keeps the limit unattacked, or at least not all models say that it breaks it."""
+    return one.natural.cost_interval[0] <= limit and one.natural.trusted
+
+
+def _holds(one: Alternative, limit: float) -> bool:
+    """Whether it keeps the limit under every attack."""
+    return _may_keep(one, limit) and one.worst.cost <= limit
 
 
 def _keeps(one: Alternative, given: Alternative, share: float) -> bool:
     """Whether it keeps that share of the returns of the settings given, unattacked and noisy."""
     return all(
-        mine.reward >= other.reward - (1 - share) * abs(other.reward)
+        _at_least(mine, share, other.reward)
         for mine, other in zip(one.undisturbed, given.undisturbed, strict=True)
     )
+
+
+def _at_least(one: Estimate, share: float, reward: float) -> bool:
+    """Whether it returns that share of another return, which may be negative."""
+    return one.reward >= reward - (1 - share) * abs(reward)
 
 
 def _keep(choice: Choice) -> Choice:

@@ -21,7 +21,7 @@ class Foreseen:
         returns: Shape (M, B).
         costs: Expected costs, shape (M, B).
         disagreement: How far the members were apart on the change of each step, a root mean
-            square over members, steps and coordinates in deviations of the data's changes.
+            square over members, steps and coordinates in usual changes of the data.
     """
 
     returns: Tensor

@@ -17,7 +17,8 @@ class Learner(Protocol):
     It is built as `Kind(config, dataset, steps=..., seed=...)`. One that can learn on other devices
     than the CPU takes a `device` as well, and is given one if it shall. One that knows settings
     which serve some data better than its defaults names them in `alternatives`, a tuple of
-    mappings.
+    mappings; one that has more to leave out than `adversarial_weight` where nobody attacks names
+    these settings in `unattacked`.
     """
 
     name: ClassVar[str]

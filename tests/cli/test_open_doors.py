@@ -11,6 +11,7 @@ import pytest
 from safer_offline import load_policy
 from safer_offline.cli.main import main
 from safer_offline.datasets import collect
+from safer_offline.learners import SAFER
 
 MINE = '''
 from dataclasses import dataclass
@@ -165,6 +166,13 @@ def test_robustness_is_an_option(place, monkeypatch, capfd, algorithm, option):
     assert config["config"]["adversarial_weight"] == (option == "--robust")
     losses = (out / "metrics.csv").read_text().splitlines()[0]
     assert ("nll_attacked" in losses) == (option == "--robust")
+    if option == "--no-robust":  # leaves out what only attacks are worth, unless told otherwise
+        assert SAFER.unattacked.items() <= config["config"].items()
+        other = [*given[:-1], str(out) + "-margin", "--set", "margin=0.75"]
+        assert here(place, monkeypatch, capfd, other)[0] == 0
+        config = json.loads((place / f"{out.name}-margin" / "config.json").read_text())
+        assert config["config"]["margin"] == 0.75
+        assert config["config"]["recovery_weight"] == 0
 
 
 @pytest.mark.parametrize(

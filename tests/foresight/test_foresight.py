@@ -9,9 +9,11 @@ import torch
 
 from safer_offline.attacks import make_attack
 from safer_offline.datasets import OfflineDataset
+from safer_offline.datasets.dataset.sampling import MemoryTable
 from safer_offline.errors import UsageError
 from safer_offline.foresight import DynamicsConfig, fit_dynamics, foresee, foresee_episodes
 from safer_offline.foresight.estimate import attacks_for, disagreement_on_data
+from safer_offline.foresight.model import transitions_of, usual_changes
 from safer_offline.foresight.worst_bias import worst_bias
 from safer_offline.learners import SAFER
 from safer_offline.policies.trained import PolicyInfo, TrainedPolicy
@@ -58,6 +60,22 @@ def data(make_points):
 @pytest.fixture(scope="module")
 def model(data):
     return fit_dynamics(data, CONFIG, seed=0)
+
+
+def test_a_rare_crash_is_no_unit_of_what_is_usual(data):
+    """A few changes of thousands of deviations do not hide the others, nor do contacts vanish."""
+    table = transitions_of(data)
+    plain = usual_changes(table, (data.next_observations - data.observations).std(0))
+    hit = data.next_observations.clone()
+    hit[::50] += 1_000
+    crashing = MemoryTable({"observations": data.observations, "next_observations": hit})
+    deviations = (hit - data.observations).std(0)
+    usual = usual_changes(crashing, deviations)
+    assert (deviations > 100 * plain).all()
+    torch.testing.assert_close(usual, plain, rtol=0.2, atol=0)
+    still = {name: data.observations.clone() for name in ("observations", "next_observations")}
+    still["next_observations"][::50] += 1
+    assert torch.equal(usual_changes(MemoryTable(still), torch.ones(2)), torch.ones(2))
 
 
 def beginnings(data, count=24):

@@ -28,7 +28,7 @@ from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
 from safer_offline.learners.base import policy_info
 from safer_offline.learners.echoes import echoes_of_actions
-from safer_offline.learners.safer.config import ALTERNATIVES, SAFERConfig
+from safer_offline.learners.safer.config import ALTERNATIVES, UNATTACKED, SAFERConfig
 from safer_offline.learners.safer.doubts import doubt_critics, doubt_recovery, doubt_weights
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.learners.safer.imitation import Imitation
@@ -65,6 +65,7 @@ class SAFER:
     name: ClassVar[str] = "safer"
     Config: ClassVar[type[SAFERConfig]] = SAFERConfig
     alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = ALTERNATIVES
+    unattacked: ClassVar[Mapping[str, Any]] = UNATTACKED
 
     def __init__(
         self,
