@@ -148,7 +148,7 @@ def episode_estep(
     if result.status == "relaxed":
         warnings.warn(
             f"few episodes stay within a cost of {config.cost_limit:g} at a margin of "
-            f"{config.margin:g}; the E-step over episodes allows {result.cost_limit:.3g}",
+            f"{config.margin:g}; the E-step over episodes allows {result.cost_limit:.4g}",
             stacklevel=2,
         )
     return dataclasses.replace(result, weights=weights)
