@@ -31,8 +31,8 @@ from safer_offline.training.loop import Run, require_new, train
 CHOICE_FILE = "choice.json"
 TRIED = "tried"
 WORTHWHILE = 0.8
-"""Share of the returns that safety under attack must leave where nobody asked for it: what is
-foreseen may be a false alarm. On Car-Run it is, and the remedy would cost 70 % of the return."""
+"""Share of the returns that safety under attack must leave where not all models say that it is
+needed: it may be a false alarm. On Car-Run it is, and the remedy would cost 70 % of the return."""
 STANDING = 0.5
 """Less than this share of what another returns is no caution any more but harm. On Drone-Circle
 recovery and attacks in training leave a tenth."""
@@ -166,8 +166,9 @@ def choose(
         foreseen: Of the settings given, where that is known already.
         keep_return: Share of the returns foreseen of the settings given, unattacked and under
             noise, that another must keep to be chosen, where they keep the limit unattacked;
-            besides, none is chosen that returns much less than another (`STANDING`). None demands
-            neither.
+            where all models say that these break it under attack, one that holds need keep no
+            more than `STANDING`. Besides, none is chosen that returns less than that share of
+            another. None demands neither.
         stop_early: Whether the rest is left untrained once the best so far is foreseen to keep the
             limit under every attack.
         **training: What else `train` takes.
@@ -309,7 +310,13 @@ def _best(
     narrow(unattacked, "of those that may keep it unattacked")
     if keep_return is not None:
         if found[0] in unattacked:
-            kept = [one for one in left if _keeps(one, found[0], keep_return)]
+            broken = any(one.cost_interval[0] > limit for one in found[0].foresight.decisive)
+            kept = [
+                one
+                for one in left
+                if _keeps(one, found[0], keep_return)
+                or (broken and _holds(one, limit) and _keeps(one, found[0], STANDING))
+            ]
             narrow(kept, f"of those that return {keep_return:.0%} of what the settings given do")
         most = max(one.natural.reward for one in left)
         standing = [one for one in left if _at_least(one.natural, STANDING, most)]

@@ -220,15 +220,18 @@ def test_none_keeps_it_attacked_but_some_do_unattacked(small_config, points, tmp
     "case",
     [
         # What would give up too much of the return is not chosen, how safe it may be.
-        ({0.5: (9, 0, 8), 1.0: (7, 0, 1)}, 0.5, "of those that return 80% of what"),
+        ({0.5: (9, 0, 8), 1.0: (4, 0, 1)}, 0.5, "of those that return 80% of what"),
+        # All models foresee the break, so more may be given up for what holds, and only for that.
+        ({0.5: (9, 0, 8), 1.0: (7, 0, 1)}, 1.0, "Of the 1"),
+        ({0.5: (9, 0, 8), 1.0: (7, 0, 3)}, 0.5, "of those that return 80% of what"),
         ({0.5: (9, 0, 8), 1.0: (7.3, 0, 1)}, 1.0, "Of the 1"),
         # Unless without it the limit breaks unattacked.
         ({0.5: (9, 5, 8), 1.0: (1, 0, 3)}, 1.0, "of those that may keep it unattacked"),
         # Noise is met by everybody.
-        ({0.5: (9, 0, 8, 9), 1.0: (9, 0, 1, 5)}, 0.5, "of those that return 80%"),
+        ({0.5: (9, 0, 8, 9), 1.0: (9, 0, 1, 4)}, 0.5, "of those that return 80%"),
         # Returns may be negative.
         ({0.5: (-10, 0, 8), 1.0: (-11, 0, 1)}, 1.0, "Of the 1"),
-        ({0.5: (-10, 0, 8), 1.0: (-13, 0, 1)}, 0.5, "of those that return 80%"),
+        ({0.5: (-10, 0, 8), 1.0: (-16, 0, 1)}, 0.5, "of those that return 80%"),
         # Where all break it unattacked, what lost most of the return was harmed, not careful.
         ({0.5: (1, 4, 4), 1.0: (9, 6, 9)}, 1.0, "of those that return 50% of what another does"),
         ({0.5: (5, 4, 4), 1.0: (9, 6, 9)}, 0.5, "it exceeds it least"),
@@ -240,6 +243,21 @@ def test_safety_that_nobody_asked_for_leaves_most_of_the_return(given, tmp_path,
     made = where_needed(*given, tmp_path / "run", tried=(1.0,))
     assert made.run.policy.info.training["config"]["margin"] == best
     assert why in made.reason
+
+
+def test_what_only_some_models_foresee_is_worth_less(given, tmp_path, monkeypatch):
+    def foresee(run, policy, dataset, **rest):
+        (run / "foresight.json").write_text("{}")
+        careful = policy.info.training["config"]["margin"] > 0.5
+        reward, cost, least = (7.0, 0.0, 0.0) if careful else (9.0, 8.0, 1.0)
+        natural = Estimate("natural", reward, (reward, reward), 0.0, (0.0, 0.0), 1.0)
+        attacked = dataclasses.replace(natural, attack="mc", cost=cost, cost_interval=(least, 20.0))
+        return Foresight((natural, attacked), cost_limit=2.0)
+
+    monkeypatch.setattr(choice, "foresee_run", foresee)
+    made = where_needed(*given, tmp_path / "run", tried=(1.0,))
+    assert made.chosen.settings == {}
+    assert "of those that return 80% of what" in made.reason
 
 
 def test_noise_is_withstood_first_where_no_attack_is(small_config, points, tmp_path, monkeypatch):
