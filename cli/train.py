@@ -138,7 +138,7 @@ def train_command(
             "--choose/--no-choose",
             help="Where the policy is foreseen to break the limit under attack, train again with "
             "other settings that the algorithm knows (safer does) and keep what is foreseen to be "
-            "best; twice as long. What you set yourself stays as you set it.",
+            "best; up to three times as long. What you set yourself stays as you set it.",
         ),
     ] = True,
     foresee: Annotated[
