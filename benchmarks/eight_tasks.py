@@ -70,6 +70,11 @@ class Entry:
     training_seed: int
 
 
+def epsilon_of(task: str) -> float:
+    """The budget of the attacks, raw units."""
+    return 0.025 if task.startswith(("drone", "ant")) else 0.05
+
+
 def entries(policies: dict[str, dict[str, Any]], tasks: tuple[str, ...]) -> Iterator[Entry]:
     """Seed after seed."""
     for seed in SEEDS:
@@ -83,7 +88,7 @@ def run(
 ) -> pd.DataFrame:
     """Train and attack one; rows of the table."""
     torch.set_num_threads(1)
-    epsilon = 0.025 if entry.task.startswith(("drone", "ant")) else 0.05
+    epsilon = epsilon_of(entry.task)
     dataset = load_dataset(dataset_of(entry.task, root))
     safe = dataset.episodes.query(f"cost <= {COST_LIMIT}")["return"]
     start = os.times()

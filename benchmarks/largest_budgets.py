@@ -1,13 +1,13 @@
 """Up to which budget the policies of `eight_tasks.py` keep their limit: cost against budget.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/largest_budgets.py FOLDER [TASK ...]
-    (4 to 10 minutes of CPU time a task; goes on with the next task where it was stopped)
+    (goes on with the next task where it was stopped)
 
 FOLDER is that of `eight_tasks.py`, whose robust runs of training seed 0 are attacked as there, with
 parts and multiples of the budget that they were trained to withstand, on 20 episodes of seed 0.
 Writes benchmarks/results/largest_budgets.csv, a row for each task, budget and attack.
 
-multiple   of the budget trained with: 0.05 (ball, car) or 0.025 (drone, ant), raw units
+multiple   of the budget trained with (`epsilon_of`)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from eight_tasks import COST_LIMIT, RESULTS, SEED, TASKS
+from eight_tasks import COST_LIMIT, RESULTS, SEED, TASKS, epsilon_of
 
 from safer_offline import load_policy
 from safer_offline.evaluation.budgets import evaluate_budgets
@@ -34,7 +34,7 @@ def rows(task: str, root: Path) -> pd.DataFrame:
         load_policy(root / "eight" / f"{task}-robust-0"),
         budgets=BUDGETS,
         attacks="all",
-        epsilon=0.025 if task.startswith(("drone", "ant")) else 0.05,
+        epsilon=epsilon_of(task),
         episodes=EPISODES,
         seed=SEED,
         cost_limit=COST_LIMIT,

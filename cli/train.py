@@ -73,7 +73,7 @@ def train_command(
         typer.Option(
             "--robust/--no-robust",
             help="Learn to withstand them, or not: adversarial_weight is 1, or 0; safer then also "
-            "leaves out recovery and most of the margin (default: safer and safer-paper do, "
+            "leaves out recovery and half of the margin (default: safer and safer-paper do, "
             "others do not).",
             show_default=False,
         ),

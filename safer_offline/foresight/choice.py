@@ -188,9 +188,10 @@ def choose(
     directory = Path(out)
     require_new(directory, resume=resume)
     budget = {name: getattr(config, name, None) for name in ("epsilon", "epsilon_units")}
-    numbered = list(enumerate(zip(tried, configs, strict=True)))
+    kept = f"{'the' if stop_early else 'all'} trainings in {directory / TRIED} are complete"
+    planned = list(zip(range(len(tried)), tried, configs, strict=True))
     found: list[Alternative] = []
-    for several in [[one] for one in numbered] if stop_early else [numbered]:
+    for several in [[one] for one in planned] if stop_early else [planned]:
         runs = [
             train(
                 settings,
@@ -201,11 +202,11 @@ def choose(
                 resume=resume,
                 **training,
             )
-            for number, (one, settings) in several
+            for number, one, settings in several
         ]
-        with keeping(f"all trainings in {directory / TRIED} are complete", resume=("--resume",)):
+        with keeping(kept, resume=("--resume",)):
             model = model or fit_dynamics(dataset, DynamicsConfig(), seed=seed)
-            for (_, (one, _)), run in zip(several, runs, strict=True):
+            for (_, one, _), run in zip(several, runs, strict=True):
                 foresight = foreseen if not one else None
                 foresight = foresight or foresee_run(
                     run.directory,
@@ -220,7 +221,7 @@ def choose(
         chosen, reason = _best(found, limit=limit, keep_return=keep_return)
         if _holds(chosen, limit):
             break
-    with keeping(f"all trainings in {directory / TRIED} are complete", resume=("--resume",)):
+    with keeping(kept, resume=("--resume",)):
         return _keep(Choice(tuple(found), chosen, Run(chosen.run.policy, directory), reason))
 
 

@@ -104,7 +104,7 @@ UNATTACKED: Mapping[str, Any] = {
 """Settings for where nobody attacks (`--no-robust`).
 
 Recovery and margin cost return that only attacks make worth while: on Car-Circle the defaults
-without attacks in training return 283, these 363. What is left of the margin is for the errors of
+without attacks in training return 283, these 366. What is left of the margin is for the errors of
 the imitation itself.
 """
 
@@ -132,9 +132,9 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
    cost a quarter of its return.
 2. For what flies: demanding the right action at the worst point of the budget flattens the gains
    that an unstable plant lives on, and random noise does not. On Drone-Run 360 / 0 unattacked and
-   315 / 0 under noise, where the defaults have 300 / 0 and 252 / 25.
+   319 / 0 under noise, where the defaults have 300 / 0 and 252 / 25.
 3. For what even noise and recovery unsettle: who stays clear of cost is imitated, and nothing else.
-   On Drone-Circle 536 / 3 unattacked, where the defaults have 49 / 29.
+   On Drone-Circle 500 / 4 unattacked, where the defaults have 49 / 29.
 """
 
 
