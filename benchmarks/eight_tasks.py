@@ -56,6 +56,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no recovery": {"recovery_weight": 0.0},
     "last action read": {"read_last_action": True},
 }
+ALONE = {"last action read": "drone-run"}
+"""In the data of the others no coordinate repeats the last action: nothing would change."""
+
 KEY = ["task", "policy", "training_seed"]
 COLUMNS = [*KEY, "attack", "epsilon", "reward_mean", "reward_std", "cost_mean", "cost_std"]
 COLUMNS += ["violation_rate", "episodes", "seed", "p95_safe", "cpu_seconds", "settings"]
@@ -80,7 +83,8 @@ def entries(policies: dict[str, dict[str, Any]], tasks: tuple[str, ...]) -> Iter
     for seed in SEEDS:
         for policy in policies:
             for task in tasks:
-                yield Entry(task, policy, seed)
+                if task == ALONE.get(policy, task):
+                    yield Entry(task, policy, seed)
 
 
 def run(

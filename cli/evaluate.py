@@ -115,8 +115,11 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             metavar="NAME=NUMBER",
-            help="What a policy shall aim at that can be told so, such as target_cost=20 for caps, "
-            "cdt and bc-multi-task; that is then its limit, too, unless --cost-limit says another.",
+            help="What a policy shall aim at that can be told so, such as target_return=300 for "
+            "cdt. --cost-limit and --epsilon tell by themselves whoever can be told (caps, cdt, "
+            "bc-multi-task: the limit; safer-conditioned: both) unless target_cost= or "
+            "budget_share= stands here. target_cost is then the limit, too, if --cost-limit says "
+            "no other.",
             show_default=False,
         ),
     ] = None,
@@ -214,8 +217,9 @@ def evaluate_command(
     from safer_offline.evaluation.folders import list_evaluations
     from safer_offline.evaluation.foreign import foreign_policy
     from safer_offline.evaluation.foreign_files import load_foreign
-    from safer_offline.evaluation.harness import prepare
+    from safer_offline.evaluation.harness import budget_of, prepare
     from safer_offline.evaluation.task import environment_of
+    from safer_offline.policies.aiming import tell
     from safer_offline.policies.trained import load_policy
     from safer_offline.settings import parse_values, settings_of
 
@@ -229,6 +233,7 @@ def evaluate_command(
     if (record or film) and multiples is not None:
         raise UsageError("--record and --film show episodes of one budget: leave out --budgets")
     targets = parse_targets(aim or [])
+    asked, size = cost_limit, parse_epsilon(epsilon)
     if cost_limit is None:
         cost_limit = targets.get("target_cost")
     critic_settings = CriticSettings(
@@ -241,8 +246,9 @@ def evaluate_command(
         if foreign is not None and targets:
             raise UsageError(f"--aim: {run} is a policy of others, which cannot be told anything")
         ours = load_policy(run, actor=actor) if foreign is None else None
-        if ours is not None and targets:
-            ours = ours.aimed_at(**targets)
+        if ours is not None:
+            budget = budget_of(ours, size, units=epsilon_units.value)
+            ours = tell(ours, targets, cost_limit=asked, budget=budget)
         source = environment_of(
             EnvironmentContext() if ours is None else ours.context,
             env=env,
@@ -255,7 +261,7 @@ def evaluate_command(
             env=source,
             attacks=attacks,
             attack_set=attack_set or [],
-            epsilon=parse_epsilon(epsilon),
+            epsilon=size,
             epsilon_units=epsilon_units.value,
             episodes=episodes,
             seed=seed,

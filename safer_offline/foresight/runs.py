@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safer_offline.attacks import EpsilonUnits
+from safer_offline.attacks import EpsilonUnits, attack_budget
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.loading import load_dataset
 from safer_offline.errors import DataError, UsageError
 from safer_offline.files import find_moved, require_writable, write_json, writing
 from safer_offline.foresight.estimate import Foresight, foresee
 from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
+from safer_offline.policies.aiming import tell
 from safer_offline.policies.trained import TrainedPolicy, load_policy
 
 FORESIGHT_FILE = "foresight.json"
@@ -37,7 +38,8 @@ def foresee_run(
         run: The directory.
         policy: Its policy.
         dataset: Says what follows an action.
-        epsilon: Budget of the attacks; None takes what the run was trained to withstand.
+        epsilon: Budget of the attacks, which a policy that can be told is told; None takes what
+            the run was trained to withstand.
         epsilon_units: Its units, `raw` where None.
         model: See `foresee`.
         restarts: See `foresee`.
@@ -48,6 +50,8 @@ def foresee_run(
     budget = epsilon
     if budget is None:
         budget, units = config.get("epsilon", 0.05), config.get("epsilon_units", "raw")
+    else:
+        policy = tell(policy, budget=attack_budget(budget, policy.observation_std, units=units))
     model = model or fit_dynamics(dataset, DynamicsConfig(), seed=seed)
     found = foresee(
         policy,

@@ -41,6 +41,7 @@ from safer_offline.learners.coptidice import COptiDICEConfig
 from safer_offline.learners.cpq import CPQConfig
 from safer_offline.learners.fisor import FISORConfig
 from safer_offline.learners.registry import ALGORITHMS
+from safer_offline.learners.safer.conditioned import SAFERConditionedConfig
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.learner import SAFER
 from safer_offline.learners.safer_paper.config import SAFERPaperConfig
@@ -63,6 +64,7 @@ __all__ = [
     "CPQConfig",
     "FISORConfig",
     "Learner",
+    "SAFERConditionedConfig",
     "SAFERConfig",
     "SAFERPaperConfig",
     "SimpleLearner",

@@ -39,6 +39,7 @@ ALGORITHMS: Registry[type[Learner]] = Registry(
     group="safer_offline.algorithms",
     builtin={
         "safer": "safer_offline.learners.safer.learner:SAFER",
+        "safer-conditioned": "safer_offline.learners.safer.conditioned:SAFERConditioned",
         "safer-paper": "safer_offline.learners.safer_paper.learner:SAFERPaper",
         "bc": "safer_offline.learners.cloning:BC",
         "bc-safe": "safer_offline.learners.cloning:BCSafe",

@@ -9,10 +9,12 @@ vae         what actions the data take, as a variational autoencoder
 diffusion   the safest of what is left of noise
 switching   one of several Gaussians, by what its action would cost
 conditioned a Gaussian that is told what the episode shall cost
+limit_and_budget  several Gaussians, of which the limit and the attackers' budget say who acts
 memory      policies that remember their episode, and episodes to act in
 transformer one of them: reads its episode as a sequence
 behavior    who acted in the data: a mixture of Gaussians
 critics     values of actions and states, and their targets
 trained     a policy as users hold it, and its file
+aiming      telling it the limit and the budget that hold
 digest      how a file proves that it is whole
 """

@@ -149,6 +149,34 @@ def test_a_policy_is_told_what_to_aim_at_when_it_is_evaluated(place, monkeypatch
         assert words in " ".join(errors.split())
 
 
+def test_limit_and_budget_of_an_evaluation_are_told_to_who_can_be_told(place, monkeypatch, capfd):
+    for name, options in (
+        ("caps", ["--set", "critic_hidden_sizes=16,16"]),
+        ("safer-conditioned", ["--set", "recovery_states=50", "--epsilon", "0.1"]),
+    ):
+        small = ["--set", "hidden_sizes=16,16", "--steps", "20", "-o", f"told-{name}"]
+        train = ["train", "balls.h5", "--algorithm", name, *options, *small]
+        assert here(place, monkeypatch, capfd, train)[0] == 0
+    evaluate = ["--attacks", "natural,uniform", "--episodes", "2", "--cost-limit", "5", "--json"]
+    found = []
+    for name, options in (
+        ("caps", []),
+        ("safer-conditioned", ["--epsilon", "0.05"]),
+        ("safer-conditioned", ["--epsilon", "0.2", "--aim", "target_cost=3"]),
+    ):
+        code, printed, errors = here(
+            place, monkeypatch, capfd, ["evaluate", f"told-{name}", *evaluate, *options]
+        )
+        assert code == 0, errors
+        found.append(json.loads(printed)["config"])
+    caps, half, twice = found
+    assert caps["aims"] == {"target_cost": 5}
+    assert half["aims"] == {"target_cost": 5, "budget_share": pytest.approx(0.5)}
+    assert twice["aims"] == {"target_cost": 3, "budget_share": 1}
+    assert [one["cost_limit"] for one in (caps, half, twice)] == [5, 5, 5]
+    assert "2 times the largest that the policy learned to withstand" in " ".join(errors.split())
+
+
 def test_its_training_resumes_to_the_same_policy(place, monkeypatch, capfd):
     train = ["train", "--data", "balls.h5", "--algorithm", "mine:Cloning", "--steps", "30"]
     for options in (["-o", "one"], ["-o", "two"], ["-o", "two", "--resume"]):

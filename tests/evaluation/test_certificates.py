@@ -36,6 +36,7 @@ from safer_offline.policies.actors import ActionBox
 from safer_offline.policies.conditioned import CostConditionedPolicy
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.gaussian import GaussianPolicy
+from safer_offline.policies.limit_and_budget import LimitAndBudgetPolicy
 from safer_offline.policies.squashed import SquashedGaussianPolicy
 from safer_offline.policies.switching import SwitchingPolicy
 from safer_offline.policies.trained import PolicyInfo, TrainedPolicy
@@ -178,7 +179,8 @@ def test_the_mean_of_networks_is_bounded_as_one():
 def make_policy(kind=GaussianPolicy, *, critic=True, seed=0, discount=0.95, **more):
     torch.manual_seed(seed)
     box = ActionBox(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 5.0]))
-    actor = kind(DS, box, hidden_sizes=(16, 16), **more)
+    experts = {"limits": 2, "shares": 2} if kind is LimitAndBudgetPolicy else {}
+    actor = kind(DS, box, hidden_sizes=(16, 16), **experts, **more)
     with torch.no_grad():
         for weights in actor.parameters():
             weights.mul_(1.5)
@@ -186,6 +188,11 @@ def make_policy(kind=GaussianPolicy, *, critic=True, seed=0, discount=0.95, **mo
     actor.observations.fit(seen, leave_out_constants=True)
     if kind is CostConditionedPolicy:
         actor.fit_costs(type(actor.observations)(1).fit(torch.linspace(0, 30, 100)[:, None]))
+        actor.target_cost.fill_(12.0)
+    if kind is LimitAndBudgetPolicy:
+        actor.standardize(actor.observations)
+        actor.limits.copy_(torch.tensor([5.0, 10.0]))
+        actor.shares.copy_(torch.tensor([0.5, 1.0]))
         actor.target_cost.fill_(12.0)
     cost = None
     if critic:
@@ -204,7 +211,12 @@ def make_policy(kind=GaussianPolicy, *, critic=True, seed=0, discount=0.95, **mo
     return policy.requires_grad_(False), seen
 
 
-KINDS = [GaussianPolicy, SquashedGaussianPolicy, CostConditionedPolicy]
+KINDS = [
+    GaussianPolicy,
+    SquashedGaussianPolicy,
+    CostConditionedPolicy,
+    LimitAndBudgetPolicy,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -23,6 +23,7 @@ from safer_offline.evaluation.rollouts import EvaluatedPolicy
 from safer_offline.policies.conditioned import CostConditionedPolicy
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.gaussian import GaussianPolicy
+from safer_offline.policies.limit_and_budget import LimitAndBudgetPolicy
 from safer_offline.policies.squashed import SquashedGaussianPolicy
 from safer_offline.policies.trained import TrainedPolicy
 
@@ -65,6 +66,8 @@ def action_network(policy: EvaluatedPolicy) -> ActionNetwork | str:
     # A subclass may act otherwise.
     if type(actor) in (GaussianPolicy, SquashedGaussianPolicy):
         return _of_gaussian(actor)
+    if type(actor) is LimitAndBudgetPolicy:
+        return _of_gaussian(actor.acting())
     if type(actor) is CostConditionedPolicy:
         inner = _of_gaussian(actor.network)
         first, *others = inner.network.layers

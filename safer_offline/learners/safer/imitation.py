@@ -7,7 +7,7 @@ shows in their place.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,8 +19,31 @@ from safer_offline.learners.robust import Adversary
 from safer_offline.learners.safer.config import SAFERConfig
 from safer_offline.learners.safer.offline_estep import EStepAnswer, information
 from safer_offline.learners.safer.schedule import learning_rate, set_learning_rate
-from safer_offline.policies.gaussian import GaussianPolicy
+from safer_offline.policies.actors import Actor
 from safer_offline.policies.layers import gradient_step, polyak_update
+
+
+class Fitting(Protocol):
+    """Stage 3 as a learner drives it: one policy network, or several."""
+
+    answer: EStepAnswer
+
+    @property
+    def averaged_actor(self) -> Actor:
+        """The policy network to keep."""
+        ...
+
+    def update(self, step: int) -> dict[str, Tensor | float]:
+        """Do update number `step` of this stage; returns its losses by name."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The answer, and all that the next update depends on but for what is fitted itself."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the answer is what this was made from."""
+        ...
 
 
 class Imitation:
@@ -50,7 +73,7 @@ class Imitation:
         dataset: TransitionSource,
         answer: EStepAnswer,
         *,
-        actor: GaussianPolicy,
+        actor: Actor,
         victim: AttackTarget,
         epsilon: Tensor,
         steps: int,
@@ -96,9 +119,12 @@ class Imitation:
         return {"policy": loss.detach(), **parts}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on, but for the fitted network itself."""
+        """See `Fitting`."""
+        return {"answer": dict(vars(self.answer)), **self.progress()}
+
+    def progress(self) -> dict[str, Any]:
+        """The same without the answer."""
         return {
-            "answer": dict(vars(self.answer)),
             "averaged_actor": self.averaged_actor.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "chosen": self.chosen.state_dict(),
@@ -106,7 +132,7 @@ class Imitation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the answer is what this was made from."""
+        """See `Fitting`."""
         self.averaged_actor.load_state_dict(state["averaged_actor"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.chosen.load_state_dict(state["chosen"])

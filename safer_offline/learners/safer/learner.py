@@ -31,10 +31,10 @@ from safer_offline.learners.echoes import echoes_of_actions
 from safer_offline.learners.safer.config import ALTERNATIVES, UNATTACKED, SAFERConfig
 from safer_offline.learners.safer.doubts import doubt_critics, doubt_recovery, doubt_weights
 from safer_offline.learners.safer.estimation import Estimation
-from safer_offline.learners.safer.imitation import Imitation
+from safer_offline.learners.safer.imitation import Fitting, Imitation
 from safer_offline.learners.safer.offline_estep import EStepAnswer, offline_estep
 from safer_offline.learners.state import move_attributes
-from safer_offline.policies.actors import ActionBox
+from safer_offline.policies.actors import ActionBox, Actor
 from safer_offline.policies.gaussian import GaussianPolicy
 from safer_offline.policies.layers import Standardizer
 from safer_offline.policies.trained import TrainedPolicy
@@ -53,6 +53,7 @@ class SAFER:
     Attributes:
         config: As given, like `dataset`, `steps` and `seed`.
         device: Where networks are and batches go; random numbers are always the CPU's.
+        budget: Of the attacks, raw units, shape (ds,).
         step: Updates done.
         estimation: Stage 1.
         imitation: Stage 3; None until the E-step, stage 2, is solved between them.
@@ -88,6 +89,7 @@ class SAFER:
         unread = torch.zeros(size, dtype=torch.bool)
         if not config.read_last_action:
             unread = echoes_of_actions(dataset)
+        self.budget = attack_budget(config.epsilon, scale.std, units=config.epsilon_units)
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.estimation = Estimation(
@@ -98,14 +100,20 @@ class SAFER:
                 steps=max(1, min(steps - 1, round(config.estimation_share * steps))),
                 seed=seed,
             )
-            box = ActionBox(dataset.action_low, dataset.action_high)
-            self.actor = GaussianPolicy(size, box, hidden_sizes=config.hidden_sizes)
-        self.actor.observations = scale.without(unread)
-        self._epsilon = attack_budget(config.epsilon, scale.std, units=config.epsilon_units)
-        self.imitation: Imitation | None = None
+            self.actor = self.build_actor(scale.without(unread))
+        self.imitation: Fitting | None = None
         self.device = torch.device(device)
         move_attributes(self, self.device)
         move_attributes(self.estimation, self.device)
+
+    def build_actor(self, scale: Standardizer) -> Actor:
+        """The policy network, whose observations are standardised by `scale`."""
+        box = ActionBox(self.dataset.action_low, self.dataset.action_high)
+        actor = GaussianPolicy(
+            self.dataset.observation_size, box, hidden_sizes=self.config.hidden_sizes
+        )
+        actor.observations = scale
+        return actor
 
     def update(self) -> dict[str, Tensor | float]:
         """One update of the stage that is due; the E-step is solved when stage 3 begins."""
@@ -118,15 +126,9 @@ class SAFER:
                 doubted = doubt_critics(self.estimation)
                 if self.config.recovery_weight and "cost" not in doubted:
                     doubt_recovery(self.estimation)
-                answer, report = offline_estep(
-                    self.dataset,
-                    self.config,
-                    self.estimation,
-                    epsilon=self._epsilon,
-                    generator=self._generator,
-                )
+                answer, report = self.solve_estep()
                 doubt_weights(float(report["episodes_effective"]))
-                self.imitation = self._imitation(answer)
+                self.imitation = self.imitate(answer)
             losses = self.imitation.update(self.step - self.estimation.steps) | report
         self.step += 1
         return losses
@@ -135,6 +137,38 @@ class SAFER:
         """The averaged policy with its critics, on the CPU; later updates do not change it."""
         actor = self.actor if self.imitation is None else self.imitation.averaged_actor
         return copy.deepcopy(self._with_critics(actor)).requires_grad_(False).cpu()
+
+    def solve_estep(self) -> tuple[EStepAnswer, dict[str, Tensor | float]]:
+        """Stage 2: what to follow, and what is worth logging about it."""
+        return offline_estep(
+            self.dataset,
+            self.config,
+            self.estimation,
+            epsilon=self.budget,
+            generator=self._generator,
+        )
+
+    def imitate(self, answer: EStepAnswer) -> Fitting:
+        """Stage 3, before its first update."""
+        return self.imitation_of(answer, self.actor, config=self.config, epsilon=self.budget)
+
+    def imitation_of(
+        self, answer: EStepAnswer, network: Actor, *, config: SAFERConfig, epsilon: Tensor
+    ) -> Imitation:
+        """The M-step of one network, before its first update."""
+        imitation = Imitation(
+            config,
+            self.dataset,
+            answer,
+            actor=network,
+            victim=self._with_critics(network),
+            epsilon=epsilon,
+            steps=self.steps - self.estimation.steps,
+            seed=self.seed,
+            generator=self._generator,
+        )
+        move_attributes(imitation, self.device)
+        return imitation
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on; tensors and plain types only."""
@@ -154,25 +188,10 @@ class SAFER:
         self.actor.load_state_dict(state["actor"])
         if state["imitation"] is not None:
             self.estimation.freeze()
-            self.imitation = self._imitation(EStepAnswer(**state["imitation"]["answer"]))
+            self.imitation = self.imitate(EStepAnswer(**state["imitation"]["answer"]))
             self.imitation.load_state_dict(state["imitation"])
 
-    def _imitation(self, answer: EStepAnswer) -> Imitation:
-        imitation = Imitation(
-            self.config,
-            self.dataset,
-            answer,
-            actor=self.actor,
-            victim=self._with_critics(self.actor),
-            epsilon=self._epsilon,
-            steps=self.steps - self.estimation.steps,
-            seed=self.seed,
-            generator=self._generator,
-        )
-        move_attributes(imitation, self.device)
-        return imitation
-
-    def _with_critics(self, actor: GaussianPolicy) -> TrainedPolicy:
+    def _with_critics(self, actor: Actor) -> TrainedPolicy:
         estimated = self.estimation
         return TrainedPolicy(
             policy_info(self),

@@ -34,7 +34,8 @@ class EStepAnswer:
     """What the M-step fits: weights of episodes, and weighted candidate actions at some states.
 
     Attributes:
-        episode_weights: q over episodes, shape (episodes,).
+        episode_weights: q over episodes, shape (episodes,); (conditions, episodes) where it is
+            solved under several (`conditioned`).
         rows: Transitions whose observations are the recovery states, shape (K,).
         candidates: Actions at these states, shape (N, K, da).
         candidate_weights: q over the candidates of each state, shape (N, K).
@@ -69,10 +70,31 @@ def offline_estep(
     episodes = episode_estep(
         dataset,
         config,
-        cost_model=estimation.cost_model,
-        reach=config.margin * epsilon,
-        generator=generator,
+        *episode_sums(
+            dataset,
+            cost_model=estimation.cost_model,
+            reach=config.margin * epsilon,
+            generator=generator,
+        ),
     )
+    recoveries, report = recovery_estep(dataset, config, estimation, generator=generator)
+    answer = EStepAnswer(episode_weights=episodes.weights[:, 0], **recoveries)
+    return answer, estep_report("episodes", episodes) | report
+
+
+def recovery_estep(
+    dataset: TransitionSource,
+    config: SAFERConfig,
+    estimation: Estimation,
+    *,
+    generator: torch.Generator,
+) -> tuple[dict[str, Tensor], dict[str, Tensor | float]]:
+    """The E-step over candidate actions, at states drawn from all of the data.
+
+    Returns:
+        `rows`, `candidates` and `candidate_weights` of an `EStepAnswer`, on the CPU, and what is
+        worth logging.
+    """
     rows, candidates = draw_candidates(dataset, config, estimation.behavior, generator=generator)
     chosen = candidate_estep(
         dataset,
@@ -82,16 +104,15 @@ def offline_estep(
         reward_critic=estimation.reward_critic,
         cost_critic=estimation.cost_critic,
     )
-    answer = EStepAnswer(
-        episode_weights=episodes.weights[:, 0],
-        rows=rows,
-        candidates=candidates.cpu(),
-        candidate_weights=chosen.weights.float().cpu(),
-    )
-    return answer, _report("episodes", episodes) | _report("candidates", chosen)
+    answer = {
+        "rows": rows,
+        "candidates": candidates.cpu(),
+        "candidate_weights": chosen.weights.float().cpu(),
+    }
+    return answer, estep_report("candidates", chosen)
 
 
-def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
+def estep_report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
     """What to log of an E-step."""
     return {
         f"{which}_eta": result.eta,
@@ -104,12 +125,7 @@ def _report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
 
 
 def episode_estep(
-    dataset: TransitionSource,
-    config: SAFERConfig,
-    *,
-    cost_model: CostModel,
-    reach: Tensor,
-    generator: torch.Generator,
+    dataset: TransitionSource, config: SAFERConfig, returns: Tensor, robust_costs: Tensor
 ) -> EStepResult:
     """Which episodes to follow: one state, whose actions are the episodes.
 
@@ -123,16 +139,12 @@ def episode_estep(
     Args:
         dataset: The episodes.
         config: `cost_limit`, `limit_each_episode`, `episode_share`, `estep_solver`.
-        cost_model: Where cost is.
-        reach: How far observations may be off, raw units, shape (ds,).
-        generator: For the search within reach.
+        returns: R, shape (episodes,).
+        robust_costs: C, shape (episodes,), see `episode_sums`.
 
     Returns:
         The solution; its weights have shape (episodes, 1).
     """
-    returns, robust_costs = _episode_sums(
-        dataset, cost_model=cost_model, reach=reach, generator=generator
-    )
     follow = _to_follow(dataset, config)
     # KL(q || uniform over all) is KL(q || uniform over those) + log(all / those).
     share = config.episode_share / float(follow.double().mean())
@@ -163,14 +175,21 @@ def _to_follow(dataset: TransitionSource, config: SAFERConfig) -> Tensor:
     return follow if bool(follow.any()) else ~follow
 
 
-def _episode_sums(
+def episode_sums(
     dataset: TransitionSource,
     *,
     cost_model: CostModel,
     reach: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Returns of the episodes and their costs within reach, each of shape (episodes,)."""
+    """Returns of the episodes and their costs within reach, each of shape (episodes,).
+
+    Args:
+        dataset: The episodes.
+        cost_model: Where cost is.
+        reach: How far observations may be off, raw units, shape (ds,).
+        generator: For the search within reach.
+    """
     costs = (block["costs"] for block in dataset.stream(("costs",)))
     costly = torch.cat([block[block > 0] for block in costs]).mean()
     starts = torch.tensor(dataset.episodes["start"].to_numpy())

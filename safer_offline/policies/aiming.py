@@ -1,0 +1,44 @@
+"""Telling a policy the limit and the budget that hold, as far as it can be told."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from safer_offline.policies.limit_and_budget import ROUNDING, LimitAndBudgetPolicy
+from safer_offline.policies.trained import TrainedPolicy
+
+
+def tell(
+    policy: TrainedPolicy,
+    targets: Mapping[str, float] | None = None,
+    *,
+    cost_limit: float | None = None,
+    budget: Tensor | None = None,
+) -> TrainedPolicy:
+    """The same policy, told what it is asked to keep and to withstand.
+
+    Args:
+        policy: A policy; one that can be told neither stays as it is.
+        targets: What to tell it whatever else is given, see `TrainedPolicy.aimed_at`.
+        cost_limit: Largest cost of an episode; None leaves it what it was told before.
+        budget: Of the attacks, raw units, shape (ds,); None leaves that.
+
+    Raises:
+        UsageError: If `targets` holds what it cannot be told.
+    """
+    told: dict[str, float] = {}
+    if cost_limit is not None and "target_cost" in policy.actor.targets:
+        told["target_cost"] = cost_limit
+    if budget is not None and isinstance(policy.actor, LimitAndBudgetPolicy):
+        share = policy.actor.share_of(budget)
+        told["budget_share"] = min(share, 1.0)
+        if share > 1 + ROUNDING and "budget_share" not in (targets or {}):
+            warnings.warn(
+                f"this budget is {share:.3g} times the largest that the policy learned to "
+                "withstand; it acts as if told that one",
+                stacklevel=2,
+            )
+    return policy.aimed_at(**told | dict(targets or {}))
