@@ -63,12 +63,18 @@ class ExplorationNoise:
 
 
 class NoisyController:
-    """A controller whose actions are disturbed as `ExplorationNoise` says."""
+    """A controller whose actions are disturbed as `ExplorationNoise` says.
+
+    Args:
+        controller: Who acts beneath the noise; an attribute, too.
+        noise: How it is disturbed.
+        generator: Of the noise.
+    """
 
     def __init__(
         self, controller: Controller, noise: ExplorationNoise, generator: np.random.Generator
     ) -> None:
-        self._controller = controller
+        self.controller = controller
         self._noise = noise
         self._generator = generator
         self._offset: list[float] = []
@@ -77,7 +83,7 @@ class NoisyController:
 
     def __call__(self, observation: FloatArray) -> list[float]:
         """The disturbed action."""
-        action = self._controller(observation)
+        action = self.controller(observation)
         noise, generator = self._noise, self._generator
         if self._burst_left == 0 and generator.random() < noise.burst_rate:
             self._burst_left = int(generator.integers(1, noise.burst_steps + 1))
