@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 
@@ -29,11 +30,11 @@ def tell(
     Raises:
         UsageError: If `targets` holds what it cannot be told.
     """
-    told: dict[str, float] = {}
-    if cost_limit is not None and "target_cost" in policy.actor.targets:
+    actor, told = policy.actor, dict[str, float]()
+    if cost_limit is not None and "target_cost" in actor.targets:
         told["target_cost"] = cost_limit
-    if budget is not None and isinstance(policy.actor, LimitAndBudgetPolicy):
-        share = policy.actor.share_of(budget)
+    if budget is not None and isinstance(actor, LimitAndBudgetPolicy):
+        share = actor.share_of(budget)
         told["budget_share"] = min(share, 1.0)
         if share > 1 + ROUNDING and "budget_share" not in (targets or {}):
             warnings.warn(
@@ -41,4 +42,13 @@ def tell(
                 "withstand; it acts as if told that one",
                 stacklevel=2,
             )
-    return policy.aimed_at(**told | dict(targets or {}))
+    told |= targets or {}
+    if isinstance(actor, LimitAndBudgetPolicy):
+        limit, least = told.get("target_cost", math.inf), float(actor.limits[0])
+        if limit < least * (1 - ROUNDING):
+            warnings.warn(
+                f"a limit of {limit:g} is below the least that the policy learned to keep; it acts "
+                f"as if told that one, {least:g}",
+                stacklevel=2,
+            )
+    return policy.aimed_at(**told)

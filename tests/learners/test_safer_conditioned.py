@@ -180,6 +180,8 @@ def test_its_file_is_told_limit_and_budget(config, points, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert tell(policy, budget=full).aims["budget_share"] == pytest.approx(1)
+    with pytest.warns(UserWarning, match=r"a limit of 0.5 is below the least .* that one, 1$"):
+        assert tell(policy, cost_limit=0.5).aims["target_cost"] == 0.5
     with pytest.warns(UserWarning, match="this budget is 2 times the largest"):
         assert tell(policy, budget=2 * full).aims["budget_share"] == 1
     observations = points.observations[:20].numpy()
