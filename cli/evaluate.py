@@ -246,7 +246,7 @@ def evaluate_command(
         if foreign is not None and targets:
             raise UsageError(f"--aim: {run} is a policy of others, which cannot be told anything")
         ours = load_policy(run, actor=actor) if foreign is None else None
-        if ours is not None:
+        if ours is not None and (targets or ours.aims):
             budget = budget_of(ours, size, units=epsilon_units.value)
             ours = tell(ours, targets, cost_limit=asked, budget=budget)
         source = environment_of(

@@ -281,7 +281,7 @@ def test_figure_draws_the_limit_only_if_there_is_one(report, bare):
 def command(monkeypatch, report):
     """Runs `evaluate` on a policy and an evaluation that do nothing but say what was asked."""
     asked = {}
-    policy = type("Policy", (), {"context": EnvironmentContext()})()
+    policy = type("Policy", (), {"context": EnvironmentContext(), "aims": {}})()
 
     class Prepared:
         plan = report.plan
