@@ -16,20 +16,18 @@ critics   `own`, or `safer`: those of the SAFER run on the same data, so that po
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from datasets_of_tasks import dataset_of
+from growing_tables import grow, waiting
 
 from safer_offline import TrainedPolicy, evaluate, load_policy, train
 from safer_offline.datasets import OfflineDataset, load_dataset
@@ -159,27 +157,16 @@ def attacked_as(
         )
 
 
-def done() -> pd.DataFrame:
-    """Rows of earlier calls."""
-    return pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=COLUMNS)
-
-
 def main() -> None:
     root = Path(sys.argv[1])
     for task in TASKS:
         dataset_of(task, root)
-    table = done()
-    finished = {Entry(*key) for key in table[KEY].itertuples(index=False, name=None)}
-    waiting = [entry for entry in entries() if entry not in finished]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        leaders = [entry for entry in waiting if entry.algorithm == "safer" and entry.robust]
-        for batch in (leaders, [entry for entry in waiting if entry not in leaders]):
-            jobs = {pool.submit(run, entry, root): entry for entry in batch}
-            for job in as_completed(jobs):
-                table = pd.concat([table, job.result()])
-                table.to_csv(RESULTS, index=False)
-                print(jobs[job], job.result().iloc[:, 3:10].to_string(index=False), sep="\n")
-                sys.stdout.flush()
+    left = waiting(RESULTS, COLUMNS, entries(), kind=Entry, key=KEY)
+    leaders = [entry for entry in left if entry.algorithm == "safer" and entry.robust]
+    for batch in (leaders, [entry for entry in left if entry not in leaders]):
+        jobs = {entry: (entry, root) for entry in batch}
+        for entry, rows in grow(RESULTS, COLUMNS, run, jobs):
+            print(entry, rows.iloc[:, 3:10].to_string(index=False), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

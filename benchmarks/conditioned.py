@@ -18,17 +18,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import torch
 from datasets_of_tasks import dataset_of
-from eight_tasks import COST_LIMIT, EPISODES, RESULTS, SEED, epsilon_of
+from eight_tasks import COST_LIMIT, RESULTS, attacked, epsilon_of
+from growing_tables import grow, waiting
 
-from safer_offline import TrainedPolicy, evaluate, train
+from safer_offline import TrainedPolicy, train
 from safer_offline.datasets import load_dataset
 from safer_offline.learners import SAFERConditionedConfig, SAFERConfig
 
@@ -85,19 +84,9 @@ def rows(entry: Entry, root: Path) -> pd.DataFrame:
         policy = trained(entry, share, root)
         seconds = round(os.times().user - start)
         epsilon = share * epsilon_of(entry.task)
-        report = evaluate(
-            policy,
-            attacks="all" if share else "natural",
-            epsilon=epsilon,
-            episodes=EPISODES,
-            seed=SEED,
-            cost_limit=COST_LIMIT,
-            critics="own",
-            workers=0,
-            progress=False,
-        )
+        table = attacked(policy, epsilon, attacks="all" if share else "natural")
         told = {"share": share, "epsilon": epsilon, "cpu_seconds": seconds}
-        tables.append(report.summary().assign(**vars(entry), **told))
+        tables.append(table.assign(**vars(entry), **told))
     return pd.concat(tables)[COLUMNS].round(3)
 
 
@@ -105,17 +94,12 @@ def main() -> None:
     folder, *only = sys.argv[1:]
     root = Path(folder)
     results = RESULTS / "conditioned.csv"
-    table = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=COLUMNS)
-    finished = {Entry(*key) for key in table[KEY].itertuples(index=False, name=None)}
     tasks = tuple(only or TASKS)
     for task in tasks:
         dataset_of(task, root)
-    waiting = [entry for entry in entries(tasks) if entry not in finished]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for job in as_completed([pool.submit(rows, entry, root) for entry in waiting]):
-            table = pd.concat([table, job.result()], ignore_index=True)
-            table.to_csv(results, index=False)
-            print(job.result().iloc[:, :9].to_string(index=False), flush=True)
+    left = waiting(results, COLUMNS, entries(tasks), kind=Entry, key=KEY)
+    for _, new in grow(results, COLUMNS, rows, {entry: (entry, root) for entry in left}):
+        print(new.iloc[:, :9].to_string(index=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +31,9 @@ import matplotlib
 import pandas as pd
 import torch
 from datasets_of_tasks import dataset_of
+from growing_tables import grow, rows_so_far, waiting
 
-from safer_offline import evaluate, train
+from safer_offline import TrainedPolicy, evaluate, train
 from safer_offline.datasets import load_dataset
 from safer_offline.foresight import choose_where_needed
 from safer_offline.foresight.choice import alternatives_of, in_words
@@ -87,8 +86,24 @@ def entries(policies: dict[str, dict[str, Any]], tasks: tuple[str, ...]) -> Iter
                     yield Entry(task, policy, seed)
 
 
+def attacked(policy: TrainedPolicy, epsilon: float, *, attacks: str = "all") -> pd.DataFrame:
+    """What comes of a policy under each attack, in this process."""
+    report = evaluate(
+        policy,
+        attacks=attacks,
+        epsilon=epsilon,
+        episodes=EPISODES,
+        seed=SEED,
+        cost_limit=COST_LIMIT,
+        critics="own",
+        workers=0,
+        progress=False,
+    )
+    return report.summary()
+
+
 def run(
-    entry: Entry, settings: dict[str, Any], root: Path, *, out: Path, choosing: bool
+    entry: Entry, settings: dict[str, Any], root: Path, out: Path, choosing: bool
 ) -> pd.DataFrame:
     """Train and attack one; rows of the table."""
     torch.set_num_threads(1)
@@ -110,17 +125,7 @@ def run(
     else:
         policy, chosen = train(config, dataset, **training).policy, in_words({})
     seconds = os.times().user - start.user
-    report = evaluate(
-        policy,
-        attacks="all",
-        epsilon=epsilon,
-        episodes=EPISODES,
-        seed=SEED,
-        cost_limit=COST_LIMIT,
-        critics="own",
-        workers=0,
-    )
-    table = report.summary().assign(
+    table = attacked(policy, epsilon).assign(
         **vars(entry),
         settings=chosen,
         p95_safe=safe.quantile(0.95),
@@ -169,27 +174,22 @@ def main() -> None:
     results = RESULTS / ("ablation.csv" if ablation else "eight_tasks.csv")
     for task in tasks:
         dataset_of(task, root)
-    table = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=COLUMNS)
-    finished = {Entry(*key) for key in table[KEY].itertuples(index=False, name=None)}
-    waiting = [entry for entry in entries(policies, tasks) if entry not in finished]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        jobs = {
-            pool.submit(
-                run,
-                entry,
-                policies[entry.policy],
-                root,
-                out=root / ("ablation" if ablation else "eight"),
-                choosing=not ablation and entry.policy == "robust",
-            ): entry
-            for entry in waiting
-        }
-        for job in as_completed(jobs):
-            table = pd.concat([table, job.result()], ignore_index=True)
-            table.to_csv(results, index=False)
-            print(job.result().iloc[:, :9].to_string(index=False), flush=True)
-            if not ablation:
-                draw(table)
+    out = root / ("ablation" if ablation else "eight")
+    all_entries = entries(policies, tasks)
+    jobs = {
+        entry: (
+            entry,
+            policies[entry.policy],
+            root,
+            out,
+            not ablation and entry.policy == "robust",
+        )
+        for entry in waiting(results, COLUMNS, all_entries, kind=Entry, key=KEY)
+    }
+    for _, rows in grow(results, COLUMNS, run, jobs):
+        print(rows.iloc[:, :9].to_string(index=False), flush=True)
+        if not ablation:
+            draw(rows_so_far(results, COLUMNS))
 
 
 if __name__ == "__main__":

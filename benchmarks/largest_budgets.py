@@ -24,26 +24,28 @@ import numpy as np
 import pandas as pd
 import torch
 from eight_tasks import COST_LIMIT, RESULTS, SEED, epsilon_of
+from growing_tables import rows_so_far
 
 from safer_offline import load_policy
-from safer_offline.datasets.behaviors import BEHAVIORS
+from safer_offline.datasets.behaviors import Controller, behaviors_for
 from safer_offline.datasets.behaviors.base import NoisyController
+from safer_offline.environments.tasks import resolve_environment
 from safer_offline.evaluation.budgets import evaluate_budgets
 
 TASKS = ("drone-run", "drone-circle", "ant-circle")
-FLYING = {"drone-run": "SafetyDroneRun-v0", "drone-circle": "SafetyDroneCircle-v0"}
+FLYING = ("drone-run", "drone-circle")
 BUDGETS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 EPISODES = 20
 COLUMNS = ["task", "policy", "multiple", "epsilon", "attack", "reward_mean", "reward_std"]
 COLUMNS += ["cost_mean", "cost_std", "violation_rate", "episodes", "seed"]
 
 
-def cautious_driver(env_id: str) -> NoisyController:
-    """The first cautious driver of a task."""
-    family = next(one for one in BEHAVIORS[env_id] if one.name == "cautious")
-    driver = family.draw(np.random.default_rng(0))
+def cautious_driver(task: str) -> Controller:
+    """The first cautious driver of a task, without its noise."""
+    families = behaviors_for(resolve_environment(task))
+    driver = next(one for one in families if one.name == "cautious").draw(np.random.default_rng(0))
     assert isinstance(driver, NoisyController)
-    return driver
+    return driver.controller
 
 
 def policies(task: str, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -51,8 +53,8 @@ def policies(task: str, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     run = load_policy(root / "eight" / f"{task}-robust-0")
     yield "safer", {"policy": run, "attacks": "all,bias", "critics": "own"}
     if task in FLYING:
-        driver = cautious_driver(FLYING[task]).controller
-        yield "driver", {"policy": driver, "env": task, "attacks": "natural,uniform,search,bias"}
+        attacks = "natural,uniform,search,bias"
+        yield "driver", {"policy": cautious_driver(task), "env": task, "attacks": attacks}
 
 
 def rows(task: str, policy: str, attacked: dict[str, Any]) -> pd.DataFrame:
@@ -75,7 +77,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, *only = sys.argv[1:]
     results = RESULTS / "largest_budgets.csv"
-    table = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=COLUMNS)
+    table = rows_so_far(results, COLUMNS)
     for task in only or TASKS:
         for policy, attacked in policies(task, Path(folder)):
             if not ((table["task"] == task) & (table["policy"] == policy)).any():

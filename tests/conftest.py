@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from lanes import BORDER
 
 from safer_offline.datasets import BehaviorPolicy, BoxSpace, Metadata, OfflineDataset
 from safer_offline.learners import SAFERConfig
 
 # Spinning threads on few cores are slower, and one thread makes sums independent of the machine.
 torch.set_num_threads(1)
-
-BORDER = 0.5
-"""Steps of the point dataset that end right of this cost 1."""
 
 
 @pytest.fixture(scope="session")

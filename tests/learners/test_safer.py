@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from lanes import BORDER, lane_weights, run_points
 
 from safer_offline.attacks import attack_budget
 from safer_offline.datasets import OfflineDataset
@@ -16,8 +17,6 @@ from safer_offline.learners import SAFER, SAFERConfig, robust
 from safer_offline.learners.margins import costs_within_margin
 from safer_offline.learners.safer.offline_estep import information
 from safer_offline.settings import parse_settings
-
-BORDER = 0.5
 
 
 def learner_after_estep(config, dataset, *, steps=400, seed=0):
@@ -40,12 +39,6 @@ def estimated(config, points):
 
 
 # E-step
-
-
-def lane_weights(dataset, weights):
-    """Weight of each lane, by its position."""
-    lanes = dataset.episodes["behavior"].str.removeprefix("lane ").astype(float)
-    return {lane: float(weights[(lanes == lane).to_numpy()].sum()) for lane in sorted(set(lanes))}
 
 
 def test_chosen_episodes_keep_the_limit_even_within_reach_of_the_attacker(estimated, points):
@@ -230,20 +223,6 @@ def test_a_handful_of_episodes_is_doubted(config, make_points):
 
 
 # The whole
-
-
-def run_points(policy, *, starts, attack=0.0, steps=20, seed=0):
-    """Mean return and cost of a policy in the world of the points, attacked at random."""
-    rng = np.random.default_rng(seed)
-    position = np.stack([starts, np.zeros_like(starts)], 1)
-    reward, cost = np.zeros(len(starts)), np.zeros(len(starts))
-    for _ in range(steps):
-        seen = position + attack * rng.uniform(-1, 1, position.shape)
-        action = policy.predict(seen)
-        position += action * [0.5, 0.1]
-        reward += action[:, 1] * (1 + position[:, 0])
-        cost += position[:, 0] > BORDER
-    return reward.mean(), cost.mean()
 
 
 def test_it_learns_to_be_safe_and_good(config, points):

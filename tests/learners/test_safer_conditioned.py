@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from lanes import lane_weights, run_points
 
 from safer_offline import load_policy, train
 from safer_offline.attacks import attack_budget
@@ -42,14 +43,6 @@ def learned(config, points):
     return learner
 
 
-def lane_weights(points, weights):
-    lanes = points.episodes["behavior"].str.removeprefix("lane ").astype(float)
-    return {
-        lane: float(weights.numpy()[(lanes == lane).to_numpy()].sum())
-        for lane in sorted(set(lanes))
-    }
-
-
 def test_each_condition_has_its_own_estep(learned, config, points):
     weights = learned.imitation.answer.episode_weights.view(3, 3, -1)
     torch.testing.assert_close(weights.sum(2), torch.ones(3, 3).double())
@@ -57,8 +50,8 @@ def test_each_condition_has_its_own_estep(learned, config, points):
     assert limits == [1.0, 2.0, 8.0]
     assert conditions_of(config)[2:4] == [(0.0, 8.0), (0.5, 1.0)]
     given = limits.index(config.cost_limit)
-    unattacked = lane_weights(points, weights[0, given])
-    attacked = lane_weights(points, weights[2, given])
+    unattacked = lane_weights(points, weights[0, given].numpy())
+    attacked = lane_weights(points, weights[2, given].numpy())
     # The lane next to the border is followed where the border is out of reach.
     assert unattacked[0.4] > 0.2
     assert attacked[0.4] < 0.05
@@ -142,26 +135,13 @@ def test_who_acts_keeps_at_most_and_withstands_at_least_what_is_told(learned, co
         assert actor.acting() is actor.experts[conditions.index(acts)], told
 
 
-def run(policy, *, starts, attack, steps=20):
-    """Mean return and cost in the world of the points, attacked at random."""
-    rng = np.random.default_rng(0)
-    position = np.stack([starts, np.zeros_like(starts)], 1)
-    reward, cost = np.zeros(len(starts)), np.zeros(len(starts))
-    for _ in range(steps):
-        action = policy.predict(position + attack * rng.uniform(-1, 1, position.shape))
-        position += action * [0.5, 0.1]
-        reward += action[:, 1] * (1 + position[:, 0])
-        cost += position[:, 0] > 0.5
-    return reward.mean(), cost.mean()
-
-
 def test_it_goes_nearer_to_the_cost_the_less_it_reckons_with(learned, config, points):
     policy = learned.policy()
     starts = np.repeat([-0.3, 0.0], 10)
     returns = []
     for share in (1.0, 0.5, 0.0):
         told = policy.aimed_at(budget_share=share)
-        reward, cost = run(told, starts=starts, attack=share * config.epsilon)
+        reward, cost = run_points(told, starts=starts, attack=share * config.epsilon)
         assert cost <= config.cost_limit
         returns.append(reward)
     assert returns[0] < returns[-1]
