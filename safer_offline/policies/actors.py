@@ -104,6 +104,7 @@ ACTORS: Registry[type[Actor]] = Registry(
         "diffusion": "safer_offline.policies.diffusion:DiffusionPolicy",
         "switching": "safer_offline.policies.switching:SwitchingPolicy",
         "cost-conditioned": "safer_offline.policies.conditioned:CostConditionedPolicy",
+        "foretold": "safer_offline.policies.foretold:ForetoldPolicy",
         "limit-and-budget": "safer_offline.policies.limit_and_budget:LimitAndBudgetPolicy",
         "sequence": "safer_offline.policies.transformer:SequencePolicy",
     },

@@ -45,8 +45,13 @@ class CostConditionedPolicy(Actor):
             parts = [getattr(self.observations, name), getattr(costs, name)]
             getattr(self.network.observations, name).copy_(torch.cat(parts))
 
+    @property
+    def told(self) -> Tensor:
+        """What it is told when it acts, shape (1,)."""
+        return self.target_cost
+
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation at raw (B, ds) observations and `target_cost`."""
-        told = self.target_cost.expand(len(observations), 1)
+        told = self.told.expand(len(observations), 1)
         mean, std = self.network(torch.cat([observations, told], dim=1))
         return mean, std

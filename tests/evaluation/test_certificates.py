@@ -35,6 +35,7 @@ from safer_offline.evaluation.harness import evaluate
 from safer_offline.policies.actors import ActionBox
 from safer_offline.policies.conditioned import CostConditionedPolicy
 from safer_offline.policies.critics import CriticEnsemble
+from safer_offline.policies.foretold import ForetoldPolicy
 from safer_offline.policies.gaussian import GaussianPolicy
 from safer_offline.policies.limit_and_budget import LimitAndBudgetPolicy
 from safer_offline.policies.squashed import SquashedGaussianPolicy
@@ -190,6 +191,11 @@ def make_policy(kind=GaussianPolicy, *, critic=True, seed=0, discount=0.95, **mo
     if kind is CostConditionedPolicy:
         actor.fit_costs(type(actor.observations)(1).fit(torch.linspace(0, 30, 100)[:, None]))
         actor.target_cost.fill_(12.0)
+    if kind is ForetoldPolicy:
+        ahead = type(actor.observations)(2).fit(torch.randn(100, 2) * torch.tensor([2.0, 0.1]))
+        actor.standardize(actor.observations, ahead)
+        actor.reward_ahead.fill_(3.0)
+        actor.cost_ahead.fill_(0.1)
     if kind is LimitAndBudgetPolicy:
         actor.standardize(actor.observations)
         actor.limits.copy_(torch.tensor([5.0, 10.0]))
@@ -216,6 +222,7 @@ KINDS = [
     GaussianPolicy,
     SquashedGaussianPolicy,
     CostConditionedPolicy,
+    ForetoldPolicy,
     LimitAndBudgetPolicy,
 ]
 

@@ -22,10 +22,14 @@ from safer_offline.evaluation.foreign import ForeignPolicy
 from safer_offline.evaluation.rollouts import EvaluatedPolicy
 from safer_offline.policies.conditioned import CostConditionedPolicy
 from safer_offline.policies.critics import CriticEnsemble
+from safer_offline.policies.foretold import ForetoldPolicy
 from safer_offline.policies.gaussian import GaussianPolicy
 from safer_offline.policies.limit_and_budget import LimitAndBudgetPolicy
 from safer_offline.policies.squashed import SquashedGaussianPolicy
 from safer_offline.policies.trained import TrainedPolicy
+
+TOLD = (CostConditionedPolicy, ForetoldPolicy)
+"""They have a network whose last inputs are what they are told."""
 
 _ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
 
@@ -68,11 +72,11 @@ def action_network(policy: EvaluatedPolicy) -> ActionNetwork | str:
         return _of_gaussian(actor)
     if type(actor) is LimitAndBudgetPolicy:
         return _of_gaussian(actor.acting())
-    if type(actor) is CostConditionedPolicy:
+    if isinstance(actor, TOLD) and type(actor) in TOLD:
         inner = _of_gaussian(actor.network)
         first, *others = inner.network.layers
         size = policy.observation_size
-        told = first.weight[:, size:] @ actor.target_cost.double()
+        told = first.weight[:, size:] @ actor.told.double()
         first = Dense(first.weight[:, :size], first.bias + told)
         return inner._replace(network=inner.network._replace(layers=(first, *others)))
     return (

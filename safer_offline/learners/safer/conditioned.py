@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from safer_offline.errors import UsageError
-from safer_offline.learners.safer.config import UNATTACKED, SAFERConfig
+from safer_offline.learners.safer.config import ALTERNATIVES, UNATTACKED, SAFERConfig
 from safer_offline.learners.safer.imitation import Fitting, Imitation
 from safer_offline.learners.safer.learner import SAFER
 from safer_offline.learners.safer.offline_estep import (
@@ -58,6 +58,8 @@ class SAFERConditionedConfig(SAFERConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.foretold:
+            raise UsageError("foretold is for one limit and budget: use algorithm safer")
         multiples, shares = self.limit_multiples, self.budget_shares
         if not all(0 <= one < math.inf for one in multiples) or 1.0 not in multiples:
             raise UsageError(
@@ -80,6 +82,9 @@ class SAFERConditioned(SAFER):
 
     name: ClassVar[str] = "safer-conditioned"
     Config: ClassVar[type[SAFERConditionedConfig]] = SAFERConditionedConfig
+    alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
+        one for one in ALTERNATIVES if "foretold" not in one
+    )
     config: SAFERConditionedConfig
     actor: LimitAndBudgetPolicy
 

@@ -11,7 +11,8 @@ ICML 2023. What is ours is how its two stages become purely offline:
    all of the data, with the critics: this says how to recover, at states that the chosen episodes
    never visit but an attack leads to. Both multipliers are solved, not tuned.
 3. *M-step* (`imitation`). The policy is fitted to both answers, at true and at attacked
-   observations.
+   observations. What must be steered all the time, as a drone, is imitated otherwise
+   (`foretelling`).
 """
 
 from __future__ import annotations
@@ -31,10 +32,16 @@ from safer_offline.learners.echoes import echoes_of_actions
 from safer_offline.learners.safer.config import ALTERNATIVES, UNATTACKED, SAFERConfig
 from safer_offline.learners.safer.doubts import doubt_critics, doubt_recovery, doubt_weights
 from safer_offline.learners.safer.estimation import Estimation
+from safer_offline.learners.safer.foretelling import ForetoldImitation
 from safer_offline.learners.safer.imitation import Fitting, Imitation
-from safer_offline.learners.safer.offline_estep import EStepAnswer, offline_estep
+from safer_offline.learners.safer.offline_estep import (
+    EStepAnswer,
+    offline_estep,
+    steps_within_reach,
+)
 from safer_offline.learners.state import move_attributes
 from safer_offline.policies.actors import ActionBox, Actor
+from safer_offline.policies.foretold import ForetoldPolicy
 from safer_offline.policies.gaussian import GaussianPolicy
 from safer_offline.policies.layers import Standardizer
 from safer_offline.policies.trained import TrainedPolicy
@@ -109,9 +116,8 @@ class SAFER:
     def build_actor(self, scale: Standardizer) -> Actor:
         """The policy network, whose observations are standardised by `scale`."""
         box = ActionBox(self.dataset.action_low, self.dataset.action_high)
-        actor = GaussianPolicy(
-            self.dataset.observation_size, box, hidden_sizes=self.config.hidden_sizes
-        )
+        kind = ForetoldPolicy if self.config.foretold else GaussianPolicy
+        actor = kind(self.dataset.observation_size, box, hidden_sizes=self.config.hidden_sizes)
         actor.observations = scale
         return actor
 
@@ -150,6 +156,8 @@ class SAFER:
 
     def imitate(self, answer: EStepAnswer) -> Fitting:
         """Stage 3, before its first update."""
+        if isinstance(self.actor, ForetoldPolicy):
+            return self.foretell(answer, self.actor)
         return self.imitation_of(answer, self.actor, config=self.config, epsilon=self.budget)
 
     def imitation_of(
@@ -166,6 +174,27 @@ class SAFER:
             steps=self.steps - self.estimation.steps,
             seed=self.seed,
             generator=self._generator,
+        )
+        move_attributes(imitation, self.device)
+        return imitation
+
+    def foretell(self, answer: EStepAnswer, network: ForetoldPolicy) -> ForetoldImitation:
+        """The M-step of one network that is told what follows, before its first update."""
+        blocks = steps_within_reach(
+            self.dataset,
+            cost_model=self.estimation.cost_model,
+            reach=self.config.margin * self.budget,
+            # Of its own, so that a resumed training finds the same.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        imitation = ForetoldImitation(
+            self.config,
+            self.dataset,
+            answer,
+            signals=torch.cat([torch.stack(block, dim=1) for block in blocks]),
+            actor=network,
+            steps=self.steps - self.estimation.steps,
+            seed=self.seed,
         )
         move_attributes(imitation, self.device)
         return imitation

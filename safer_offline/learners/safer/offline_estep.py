@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -190,11 +191,30 @@ def episode_sums(
         reach: How far observations may be off, raw units, shape (ds,).
         generator: For the search within reach.
     """
-    costs = (block["costs"] for block in dataset.stream(("costs",)))
-    costly = torch.cat([block[block > 0] for block in costs]).mean()
     starts = torch.tensor(dataset.episodes["start"].to_numpy())
     returns, robust_costs = torch.zeros(2, dataset.num_episodes, dtype=torch.float64)
     first = 0
+    for rewards, worst in steps_within_reach(
+        dataset, cost_model=cost_model, reach=reach, generator=generator
+    ):
+        rows = torch.arange(first, first + len(worst))
+        episodes = torch.searchsorted(starts, rows, right=True) - 1
+        returns.index_add_(0, episodes, rewards.double())
+        robust_costs.index_add_(0, episodes, worst.double())
+        first += len(rows)
+    return returns, robust_costs
+
+
+def steps_within_reach(
+    dataset: TransitionSource,
+    *,
+    cost_model: CostModel,
+    reach: Tensor,
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rewards of the steps and their costs within reach, (n,) each, n at a time; see above."""
+    costs = (block["costs"] for block in dataset.stream(("costs",)))
+    costly = torch.cat([block[block > 0] for block in costs]).mean()
     names = ("next_observations", "rewards", "costs")
     for block in dataset.stream(names, rows=BLOCK_ROWS):
         worst = costs_within_margin(
@@ -205,12 +225,7 @@ def episode_sums(
             generator=generator,
             costly=costly,
         )
-        rows = torch.arange(first, first + len(worst))
-        episodes = torch.searchsorted(starts, rows, right=True) - 1
-        returns.index_add_(0, episodes, block["rewards"].double())
-        robust_costs.index_add_(0, episodes, worst.double())
-        first += len(rows)
-    return returns, robust_costs
+        yield block["rewards"], worst
 
 
 def draw_candidates(
