@@ -106,6 +106,8 @@ def test_it_steers_as_the_drivers_do_where_a_clone_keeps_the_speed_it_has(
     assert gain(clone, 0.8) > 0.1 * GAIN
     assert gain(policy, 0.8) < 0.5 * GAIN
     assert 0.5 * LASTING < float(learner.imitation.carried.detach()) < LASTING
+    alone = dataclasses.replace(config, carry_noise=False)
+    assert float(learn(alone, drivers, steps=40).imitation.carried) == 0
     # It drives at the speed that is told, from wherever it starts, whatever offset it sees.
     for told in (0.4, 0.7):
         driver = policy.aimed_at(reward_ahead=told)

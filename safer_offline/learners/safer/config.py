@@ -36,6 +36,8 @@ class SAFERConfig(RobustConfig):
             (`echoes`), which imitation would copy and an attacker would own.
         foretold: Steps ahead, from and to, whose mean reward and cost the policy is told while it
             imitates all of the data (`foretelling`), in place of the robust M-step; empty is none.
+        carry_noise: Whether, in that imitation, the noise of an action is explained by that of the
+            action before it; it matters only with `foretold`.
         adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones;
             `ramp_share` is a share of that stage.
         discount: Of the critics, below 1.
@@ -61,6 +63,7 @@ class SAFERConfig(RobustConfig):
     recovery_weight: float = 0.6
     read_last_action: bool = False
     foretold: tuple[int, ...] = ()
+    carry_noise: bool = True
     adversarial_weight: float = 1.0
     discount: float = 0.99
     critic_members: int = 2

@@ -56,7 +56,7 @@ class ForetoldImitation:
         answer: As given.
         averaged_actor: The policy to keep: an exponential average of the fitted one.
         rows: Draws steps and those before them; as many as the robust M-step, two batches.
-        carried: rho, shape (da,).
+        carried: rho, shape (da,); zero where the settings say so (`carry_noise`).
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class ForetoldImitation:
         actor.reward_ahead.fill_(reward)
         actor.cost_ahead.fill_(cost)
         self.averaged_actor = copy.deepcopy(actor)
-        self.carried = nn.Parameter(torch.zeros_like(actor.box.centre))
+        self.carried = nn.Parameter(
+            torch.zeros_like(actor.box.centre), requires_grad=config.carry_noise
+        )
         self._optimizer = torch.optim.Adam(
             [*actor.parameters(), self.carried], lr=config.learning_rate
         )
