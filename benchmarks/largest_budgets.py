@@ -1,14 +1,16 @@
 """Up to which budget a limit can be kept where `train` does not keep it: cost against budget.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/largest_budgets.py FOLDER [TASK ...]
-    (half an hour of CPU time a task; goes on with the next policy where it was stopped)
+    (half an hour to an hour of CPU time a task; goes on with the next policy where it was stopped)
 
 FOLDER is that of `eight_tasks.py`, whose robust runs of training seed 0 are attacked as there and
 by the worst constant offset, which is searched for in whole episodes, with parts of the budget that
 they were trained to withstand, on 20 episodes of seed 0. So is, by what needs no critic and no
 gradient, the first of the cautious drivers who made the data of a drone, without its exploration
-noise: a pilot who knows the state, remembers nothing, and was not trained against anything.
-Writes benchmarks/results/largest_budgets.csv, a row for each policy, budget and attack.
+noise: a pilot who knows the state, remembers nothing, and was not trained against anything. What
+`train` ends with on drones is imitation by what was meant; so that its halves can be told apart,
+the seven attacks also meet it without the second (`told`) and without both (`clone`). Writes
+benchmarks/results/largest_budgets.csv, a row for each policy, budget and attack.
 
 multiple   of the budget trained with (`epsilon_of`)
 """
@@ -23,18 +25,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from datasets_of_tasks import dataset_of
 from eight_tasks import COST_LIMIT, RESULTS, SEED, epsilon_of
 from growing_tables import rows_so_far
 
-from safer_offline import load_policy
+from safer_offline import TrainedPolicy, load_policy, train
+from safer_offline.datasets import load_dataset
 from safer_offline.datasets.behaviors import Controller, behaviors_for
 from safer_offline.datasets.behaviors.base import NoisyController
 from safer_offline.environments.tasks import resolve_environment
 from safer_offline.evaluation.budgets import evaluate_budgets
+from safer_offline.learners import SAFER, SAFERConfig
 
 TASKS = ("drone-run", "drone-circle", "ant-circle")
 FLYING = ("drone-run", "drone-circle")
 BUDGETS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
+HALVES: dict[str, dict[str, Any]] = {"told": {"carry_noise": False}, "clone": {"foretold": ()}}
 EPISODES = 20
 COLUMNS = ["task", "policy", "multiple", "epsilon", "attack", "reward_mean", "reward_std"]
 COLUMNS += ["cost_mean", "cost_std", "violation_rate", "episodes", "seed"]
@@ -48,6 +54,13 @@ def cautious_driver(task: str) -> Controller:
     return driver.controller
 
 
+def without(half: dict[str, Any], task: str, out: Path, *, data: Path) -> TrainedPolicy:
+    """What `train` ends with on drones, but for some settings, training seed 0."""
+    flying = next(one for one in SAFER.alternatives if "foretold" in one)
+    config = SAFERConfig(cost_limit=COST_LIMIT, epsilon=epsilon_of(task), **{**flying, **half})
+    return train(config, load_dataset(data), out=out, resume=True, progress=False).policy
+
+
 def policies(task: str, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Whom to attack, and how."""
     run = load_policy(root / "eight" / f"{task}-robust-0")
@@ -55,6 +68,10 @@ def policies(task: str, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if task in FLYING:
         attacks = "natural,uniform,search,bias"
         yield "driver", {"policy": cautious_driver(task), "env": task, "attacks": attacks}
+        for name, half in HALVES.items():
+            out, data = root / "budgets" / f"{task}-{name}", dataset_of(task, root)
+            policy = without(half, task, out, data=data)
+            yield name, {"policy": policy, "attacks": "all", "critics": "own"}
 
 
 def rows(task: str, policy: str, attacked: dict[str, Any]) -> pd.DataFrame:

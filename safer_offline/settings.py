@@ -189,9 +189,9 @@ def _parse(setting: Setting, text: str, *, given: str) -> Any:  # noqa: ANN401 -
             if fits(candidate, annotation):
                 return _with_floats(candidate, annotation)
     kind = describe_type(annotation)
-    if setting.default is REQUIRED:
-        raise UsageError(f"{given}: the value must be {kind}")
-    raise UsageError(f"{given}: the value must look like {write_value(setting.default)} ({kind})")
+    example = "" if setting.default is REQUIRED else write_value(setting.default)
+    wanted = f"look like {example} ({kind})" if example else f"be {kind}"
+    raise UsageError(f"{given}: the value must {wanted}")
 
 
 def _example(setting: Setting) -> str:

@@ -217,6 +217,12 @@ def test_episodes_shorter_than_the_window_are_learned_from(config, make_points, 
     assert np.isfinite(policy.predict(np.zeros((1, 2), np.float32))).all()
 
 
+def test_data_without_costs_are_learned_from(config, make_points):
+    policy = learn(config, make_points(lanes=(-0.6, -0.3)), steps=10).policy()
+    assert policy.aims["cost_ahead"] == 0
+    assert np.isfinite(policy.predict(np.zeros((1, 2), np.float32))).all()
+
+
 @pytest.mark.parametrize("window", [(3,), (5, 5), (-1, 4), (1, 2, 3)])
 def test_windows_that_are_none_are_refused(window):
     with pytest.raises(UsageError, match=r"foretold must be two numbers of steps.*15,45"):

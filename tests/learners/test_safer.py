@@ -467,6 +467,7 @@ def test_settings_as_text(settings, expected):
         ("batch_size=0.5", "must look like 256"),
         ("hidden_sizes=64,a", r"must look like 128,128"),
         ("hidden_sizes=64,2.5", r"must look like 128,128"),
+        ("foretold=soon", r"must be whole numbers separated by commas"),
         ("batch_size=0", "batch_size must be >= 1"),
         ("margin=1e999", "margin must be"),
         ("estep_solver=simplex", "newton or cvxpy"),

@@ -69,6 +69,7 @@ CASES = [
     ("cpq", {"push": "none", "unlikely_actions": "unsquashed"}),
     ("fisor", {"actor": "gaussian", "violation_of": "sum"}),
     ("safer", {"estep_solver": "cvxpy"}),
+    ("safer", {"foretold": (2, 6), "adversarial_weight": 0.0, "recovery_weight": 0.0}),
     ("safer-paper", {"anchor": "policy", "trust_region": "penalised"}),
 ]
 

@@ -74,8 +74,8 @@ def doubt_recovery(estimation: Estimation) -> None:
         warnings.warn(
             f"the cost critic hardly tells actions apart (they explain {share:.0%} of what it "
             "cannot see in the state), so what it says of recovering may do more harm than good. "
-            "Compare with a larger margin and neither recovery nor attacks in training (--set "
-            "margin=2 --set recovery_weight=0 --no-robust): safer-offline foresee RUN...",
+            "Compare with imitation by what was meant (--no-robust --set margin=2 --set "
+            "foretold=15,45): safer-offline foresee RUN...",
             stacklevel=2,
         )
 
