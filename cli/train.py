@@ -281,7 +281,9 @@ def _print_settings(kind: type[Any], algorithm: str) -> None:
     for column in ("setting", "default", "what it is"):
         table.add_column(column)
     for setting in settings_of(kind).values():
-        default = "(needed)" if setting.default is REQUIRED else write_value(setting.default)
+        default = "(needed)"
+        if setting.default is not REQUIRED:
+            default = write_value(setting.default) or "(none)"
         words = setting.explanation or "–"
         table.add_row(setting.name, default, f"{words} [{describe_type(setting.annotation)}]")
     about = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[0].strip()
