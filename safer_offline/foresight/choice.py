@@ -200,6 +200,7 @@ def choose(
                 algorithm=algorithm,
                 seed=seed,
                 resume=resume,
+                like=directory / TRIED / _folder(0, {}) if number else None,
                 **training,
             )
             for number, one, settings in several

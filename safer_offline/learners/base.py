@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from collections.abc import Collection
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -18,7 +19,8 @@ class Learner(Protocol):
     than the CPU takes a `device` as well, and is given one if it shall. One that knows settings
     which serve some data better than its defaults names them in `alternatives`, a tuple of
     mappings; one that has more to leave out than `adversarial_weight` where nobody attacks names
-    these settings in `unattacked`.
+    these settings in `unattacked`. One that may begin with updates of another training is a
+    `Beginning`, too.
     """
 
     name: ClassVar[str]
@@ -51,6 +53,22 @@ class Learner(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken, on whatever device; the tensors are on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Beginning(Protocol):
+    """A learner whose first updates may be those of a training with other settings."""
+
+    def shared_steps(self, differing: Collection[str]) -> int:
+        """How many updates are those of a training in which these settings are others."""
+        ...
+
+    def begin_with(self, state: dict[str, Any]) -> None:
+        """Take these updates from that training, of which this is the state, past them.
+
+        What follows is what it would be had they been made here, bit for bit.
+        """
         ...
 
 

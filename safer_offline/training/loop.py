@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from safer_offline.datasets.loading import Source, load_dataset
 from safer_offline.errors import CheckpointError, DataError, SaferOfflineError, UsageError
 from safer_offline.files import require_writable, write_atomically, write_json, writing
 from safer_offline.interruption import Interrupted, signal_of, stop_requests
-from safer_offline.learners.base import Learner
+from safer_offline.learners.base import Beginning, Learner
 from safer_offline.learners.registry import ALGORITHMS, algorithm_of
 from safer_offline.locking import sole_writer
 from safer_offline.policies.trained import POLICY_FILE, TrainedPolicy
@@ -69,6 +69,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     device: str | torch.device = "cpu",
+    like: str | Path | None = None,
 ) -> Run:
     """Train a policy on a dataset.
 
@@ -88,6 +89,8 @@ def train(
         progress: Whether to show a progress bar (never where the output is no terminal).
         device: Where the networks learn: `cpu`, `cuda` or `cuda:1`. The policy is on the CPU. A
             training may be resumed on another device, where it goes on with other rounding.
+        like: Run directory of a training with other settings: the updates that both have in common,
+            as far as the algorithm knows of any, are taken from there. The result is the same.
 
     Returns:
         The policy, and where everything was written.
@@ -123,8 +126,10 @@ def train(
         if resume and checkpoint.exists():
             saved = load_checkpoint(checkpoint)
             _require_same_training(saved["identity"], identity, path=checkpoint)
-            _restore(learner, saved["learner"], path=checkpoint)
+            _restore(learner, saved["learner"], into=learner.load_state_dict, path=checkpoint)
             log = _Log(rows=saved["metrics"], window=saved.get("window", {}))
+        elif like is not None:
+            log = _Log(rows=_begin_like(Path(like) / CHECKPOINT_FILE, learner, identity))
         source = {
             "dataset": str(data.path or ""),
             "env_id": data.metadata.env_id,
@@ -150,9 +155,15 @@ def require_new(directory: Path, *, resume: bool) -> None:
         )
 
 
-def _restore(learner: Learner, state: dict[str, Any], *, path: Path) -> None:
+def _restore(
+    learner: Learner,
+    state: dict[str, Any],
+    *,
+    into: Callable[[dict[str, Any]], None],
+    path: Path,
+) -> None:
     try:
-        learner.load_state_dict(state)
+        into(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise CheckpointError(
             f"the checkpoint holds another state than {learner.name} of this version has "
@@ -160,6 +171,29 @@ def _restore(learner: Learner, state: dict[str, Any], *, path: Path) -> None:
             path=path,
             remedy="go on with the version that wrote it, or train again with another --out",
         ) from error
+
+
+def _begin_like(
+    checkpoint: Path, learner: Learner, identity: dict[str, Any]
+) -> list[dict[str, float]]:
+    """Take from another training what both have in common; lines of metrics.csv about that."""
+    if not (isinstance(learner, Beginning) and checkpoint.exists()):
+        return []
+    saved = load_checkpoint(checkpoint)
+    other = saved["identity"]
+    if any(identity[name] != other[name] for name in identity if name != "config"):
+        return []
+    settings, others = identity["config"], other["config"]
+    differing = {
+        name for name in settings.keys() | others if settings.get(name) != others.get(name)
+    }
+    shared = learner.shared_steps(differing)
+    # Losses of half a line are not kept.
+    if shared % LOG_EVERY or shared > saved["learner"]["step"]:
+        return []
+    if shared:
+        _restore(learner, saved["learner"], into=learner.begin_with, path=checkpoint)
+    return [line for line in saved["metrics"] if line["step"] <= shared]
 
 
 def _require_types(out: object, **numbers: object) -> None:

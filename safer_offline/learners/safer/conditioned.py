@@ -25,7 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from safer_offline.errors import UsageError
-from safer_offline.learners.safer.config import ALTERNATIVES, UNATTACKED, SAFERConfig
+from safer_offline.learners.safer.config import (
+    AFTER_STAGE_1,
+    ALTERNATIVES,
+    UNATTACKED,
+    SAFERConfig,
+)
 from safer_offline.learners.safer.imitation import Fitting, Imitation
 from safer_offline.learners.safer.learner import SAFER
 from safer_offline.learners.safer.offline_estep import (
@@ -85,6 +90,7 @@ class SAFERConditioned(SAFER):
     alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         one for one in ALTERNATIVES if "foretold" not in one
     )
+    after_stage_1: ClassVar[frozenset[str]] = AFTER_STAGE_1 | {"limit_multiples", "budget_shares"}
     config: SAFERConditionedConfig
     actor: LimitAndBudgetPolicy
 

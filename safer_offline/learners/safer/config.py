@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,6 +113,26 @@ class SAFERConfig(RobustConfig):
             )
         _require(self.estep_solver in ESTEP_SOLVERS, self, "estep_solver", "newton or cvxpy")
 
+
+AFTER_STAGE_1 = frozenset(
+    {
+        *(f.name for f in dataclasses.fields(RobustConfig)),
+        "cost_limit",
+        "margin",
+        "estep_solver",
+        "limit_each_episode",
+        "episode_share",
+        "candidates",
+        "candidate_kl",
+        "recovery_states",
+        "recovery_weight",
+        "foretold",
+        "carry_noise",
+        "cost_deviations",
+        "averaging_rate",
+    }
+)
+"""Settings that stage 1 knows nothing of: where only these differ, it comes out the same."""
 
 UNATTACKED: Mapping[str, Any] = {
     "adversarial_weight": 0.0,

@@ -39,7 +39,7 @@ def doubt_critics(estimation: Estimation) -> set[str]:
     doubted: set[str] = set()
     if estimation.steps < TRIAL:
         return doubted
-    batches = [estimation.batches.sample() for _ in range(BATCHES)]
+    batches = _trial(estimation)
     critics = {"reward": estimation.reward_critic, "cost": estimation.cost_critic}
     for name, critic in critics.items():
         share = _explained(critic, batches, f"{name}_to_go")
@@ -61,8 +61,7 @@ def doubt_recovery(estimation: Estimation) -> None:
         return
     critic, generator = estimation.cost_critic, torch.Generator().manual_seed(0)
     told, left = [], []
-    for _ in range(BATCHES):
-        batch = estimation.batches.sample()
+    for batch in _trial(estimation):
         observations, target = batch["observations"], batch["cost_to_go"]
         samples = estimation.behavior.sample(observations, SAMPLES, generator=generator)
         value = torch.stack([critic.mean(observations, action) for action in samples]).mean(0)
@@ -93,6 +92,14 @@ def doubt_weights(effective: float) -> None:
             "a smaller margin lets more of them count",
             stacklevel=2,
         )
+
+
+def _trial(estimation: Estimation) -> list[dict[str, Tensor]]:
+    """The batches that would come next; they will."""
+    place = estimation.batches.state_dict()
+    batches = [estimation.batches.sample() for _ in range(BATCHES)]
+    estimation.batches.load_state_dict(place)
+    return batches
 
 
 def _explained(critic: CriticEnsemble, batches: list[dict[str, Tensor]], name: str) -> float:

@@ -18,7 +18,7 @@ ICML 2023. What is ours is how its two stages become purely offline:
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -29,7 +29,12 @@ from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
 from safer_offline.learners.base import policy_info
 from safer_offline.learners.echoes import echoes_of_actions
-from safer_offline.learners.safer.config import ALTERNATIVES, UNATTACKED, SAFERConfig
+from safer_offline.learners.safer.config import (
+    AFTER_STAGE_1,
+    ALTERNATIVES,
+    UNATTACKED,
+    SAFERConfig,
+)
 from safer_offline.learners.safer.doubts import doubt_critics, doubt_recovery, doubt_weights
 from safer_offline.learners.safer.estimation import Estimation
 from safer_offline.learners.safer.foretelling import ForetoldImitation
@@ -74,6 +79,7 @@ class SAFER:
     Config: ClassVar[type[SAFERConfig]] = SAFERConfig
     alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = ALTERNATIVES
     unattacked: ClassVar[Mapping[str, Any]] = UNATTACKED
+    after_stage_1: ClassVar[frozenset[str]] = AFTER_STAGE_1
 
     def __init__(
         self,
@@ -208,6 +214,15 @@ class SAFER:
             "actor": self.actor.state_dict(),
             "imitation": None if self.imitation is None else self.imitation.state_dict(),
         }
+
+    def shared_steps(self, differing: Collection[str]) -> int:
+        """See `Beginning`: those of stage 1."""
+        return self.estimation.steps if set(differing) <= self.after_stage_1 else 0
+
+    def begin_with(self, state: dict[str, Any]) -> None:
+        """See `Beginning`."""
+        self.estimation.load_state_dict(state["estimation"])
+        self.step = self.estimation.steps
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
