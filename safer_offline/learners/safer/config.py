@@ -170,9 +170,9 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
    cost a quarter of its return.
 2. For what is steered all the time, as what flies: who stays clear of cost is imitated by what was
    meant (`foretelling`), and nothing is attacked in training, which flattens the gains that an
-   unstable plant lives on. On 16 episodes Drone-Run then keeps the limit under half of the budget,
-   where a clone breaks it under an eighth, and Drone-Circle returns 524 / 0 unattacked, where the
-   defaults have 49 / 29.
+   unstable plant lives on. Drone-Run then keeps the limit under half of the budget, where a clone
+   breaks it under an eighth, and Drone-Circle returns 521 / 0.1 unattacked, where the defaults
+   have 49 / 29.
 """
 
 
