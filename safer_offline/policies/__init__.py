@@ -9,6 +9,7 @@ vae         what actions the data take, as a variational autoencoder
 diffusion   the safest of what is left of noise
 switching   one of several Gaussians, by what its action would cost
 conditioned a Gaussian that is told what the episode shall cost
+foretold    a Gaussian that is told what shall follow a little later
 limit_and_budget  several Gaussians, of which the limit and the attackers' budget say who acts
 memory      policies that remember their episode, and episodes to act in
 transformer one of them: reads its episode as a sequence

@@ -206,6 +206,7 @@ def test_a_critic_that_cannot_tell_actions_apart_is_no_guide_to_recovery(config,
     (said,) = doubts_of(easy, anyhow)
     assert said.startswith("the cost critic hardly tells actions apart")
     assert "recovery_weight=0" in said
+    assert "foretold=15,45" in said
     assert doubts_of(dataclasses.replace(easy, recovery_weight=0.0), anyhow) == []
     assert doubts_of(easy, anyhow, steps=100) == []
     # Here the action is what costs.

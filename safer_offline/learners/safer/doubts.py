@@ -73,8 +73,9 @@ def doubt_recovery(estimation: Estimation) -> None:
         warnings.warn(
             f"the cost critic hardly tells actions apart (they explain {share:.0%} of what it "
             "cannot see in the state), so what it says of recovering may do more harm than good. "
-            "Compare with imitation by what was meant (--no-robust --set margin=2 --set "
-            "foretold=15,45): safer-offline foresee RUN...",
+            "Compare with a training without it (--set recovery_weight=0) and, for what must be "
+            "steered all the time, with imitation by what was meant (--no-robust --set margin=2 "
+            "--set foretold=15,45): safer-offline foresee RUN...",
             stacklevel=2,
         )
 
