@@ -122,4 +122,9 @@ def test_training_ends_with_it_unless_told_otherwise(data, tmp_path):
     silent = cli(*given, "--no-foresee", "--out", tmp_path / "b")
     assert "without a simulator" not in silent.output
     assert not (tmp_path / "b" / "foresight.json").exists()
-    assert "Next: safer-offline evaluate" in silent.output
+    assert silent.output.endswith(f"Next: safer-offline evaluate {tmp_path / 'b'}\n")
+    # Else `evaluate` would attack with another budget than what was trained for.
+    budget = ("--epsilon", "0.1,0.2", "--epsilon-units", "std")
+    other = cli(*given, *budget, "--no-foresee", "--out", tmp_path / "c")
+    words = " ".join(budget)
+    assert other.output.endswith(f"Next: safer-offline evaluate {tmp_path / 'c'} {words}\n")
