@@ -307,7 +307,7 @@ class BCMultiTask(Cloning[BCMultiTaskConfig]):
         )
         self.standardize(actor.observations)
         costs = torch.tensor(self.dataset.episodes[["cost"]].to_numpy(), dtype=torch.float32)
-        actor.fit_costs(Standardizer(1).fit(costs) if len(costs) > 1 else Standardizer(1))
+        actor.standardize_told(Standardizer(1).fit(costs) if len(costs) > 1 else Standardizer(1))
         actor.target_cost.fill_(self.config.cost_limit)
         return actor, actor.network
 

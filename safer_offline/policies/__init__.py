@@ -8,7 +8,7 @@ candidates  the best of what a VAE proposes
 vae         what actions the data take, as a variational autoencoder
 diffusion   the safest of what is left of noise
 switching   one of several Gaussians, by what its action would cost
-conditioned a Gaussian that is told what the episode shall cost
+conditioned Gaussians that are told something: the first, what the episode shall cost
 foretold    a Gaussian that is told what shall follow a little later
 limit_and_budget  several Gaussians, of which the limit and the attackers' budget say who acts
 memory      policies that remember their episode, and episodes to act in

@@ -1,4 +1,4 @@
-"""A Gaussian policy that is told what its episode shall cost."""
+"""Gaussian policies that are told something: the first, what its episode shall cost."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from safer_offline.policies.gaussian import GaussianPolicy
 from safer_offline.policies.layers import Standardizer
 
 
-class CostConditionedPolicy(Actor):
-    """pi(a | s, c): the cost c of the whole episode is one more input.
+class ToldPolicy(Actor):
+    """pi(a | s, t): what it is told, t, are further inputs, one for each of `targets`.
 
     Args:
         observation_size: Size of an observation.
@@ -23,35 +23,48 @@ class CostConditionedPolicy(Actor):
         hidden_sizes: Hidden layers.
 
     Attributes:
-        network: The policy over inputs (s, c), raw, shape (B, ds + 1).
-        target_cost: The cost that it is told when it acts, shape (1,).
+        network: The policy over inputs (s, t), raw, shape (B, ds + len(targets)).
     """
-
-    targets: ClassVar[tuple[str, ...]] = ("target_cost",)
-    target_cost: Tensor
 
     def __init__(
         self, observation_size: int, box: ActionBox, *, hidden_sizes: Sequence[int]
     ) -> None:
         super().__init__(observation_size, box, hidden_sizes=hidden_sizes)
         self.network = GaussianPolicy(
-            observation_size + 1, copy.deepcopy(box), hidden_sizes=hidden_sizes
+            observation_size + len(self.targets), copy.deepcopy(box), hidden_sizes=hidden_sizes
         )
-        self.register_buffer("target_cost", torch.zeros(1))
+        for name in self.targets:
+            self.register_buffer(name, torch.zeros(1))
 
-    def fit_costs(self, costs: Standardizer) -> None:
-        """Standardise the network's inputs: by `observations`, which is fitted, and by `costs`."""
+    def standardize_told(self, told: Standardizer) -> None:
+        """Standardise the network's inputs: by `observations`, which is fitted, and by `told`."""
+        size = len(self.targets)
         for name in ("mean", "std"):
-            parts = [getattr(self.observations, name), getattr(costs, name)]
-            getattr(self.network.observations, name).copy_(torch.cat(parts))
+            inputs = getattr(self.network.observations, name)
+            inputs[:-size].copy_(getattr(self.observations, name))
+            inputs[-size:].copy_(getattr(told, name))
 
     @property
     def told(self) -> Tensor:
-        """What it is told when it acts, shape (1,)."""
-        return self.target_cost
+        """What it is told when it acts, shape (len(targets),)."""
+        return torch.cat([getattr(self, name) for name in self.targets])
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation at raw (B, ds) observations and `target_cost`."""
-        told = self.told.expand(len(observations), 1)
+        """Mean and standard deviation, each (B, da), at raw (B, ds) observations, as it is told."""
+        return self.when_told(observations, self.told.expand(len(observations), -1))
+
+    def when_told(self, observations: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, told something else in each row, (B, len(targets))."""
         mean, std = self.network(torch.cat([observations, told], dim=1))
         return mean, std
+
+
+class CostConditionedPolicy(ToldPolicy):
+    """pi(a | s, c): the cost c of the whole episode is one more input.
+
+    Attributes:
+        target_cost: The cost that it is told when it acts, shape (1,).
+    """
+
+    targets: ClassVar[tuple[str, ...]] = ("target_cost",)
+    target_cost: Tensor

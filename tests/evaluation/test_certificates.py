@@ -189,11 +189,11 @@ def make_policy(kind=GaussianPolicy, *, critic=True, seed=0, discount=0.95, **mo
     seen = 0.5 + torch.randn(500, DS) * torch.tensor([0.1, 0.3, 1.0, 2.0, 0.2, 0.5, 0.0])
     actor.observations.fit(seen, leave_out_constants=True)
     if kind is CostConditionedPolicy:
-        actor.fit_costs(type(actor.observations)(1).fit(torch.linspace(0, 30, 100)[:, None]))
+        actor.standardize_told(type(actor.observations)(1).fit(torch.linspace(0, 30, 100)[:, None]))
         actor.target_cost.fill_(12.0)
     if kind is ForetoldPolicy:
         ahead = type(actor.observations)(2).fit(torch.randn(100, 2) * torch.tensor([2.0, 0.1]))
-        actor.standardize(actor.observations, ahead)
+        actor.standardize_told(ahead)
         actor.reward_ahead.fill_(3.0)
         actor.cost_ahead.fill_(0.1)
     if kind is LimitAndBudgetPolicy:

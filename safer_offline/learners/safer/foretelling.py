@@ -78,7 +78,7 @@ class ForetoldImitation:
         first, last = config.foretold
         ahead, known = what_follows(signals, starts, lengths, first=first, last=last)
         table = StepsInPairs(dataset, ahead, rows=known, firsts=starts)
-        actor.standardize(actor.observations, Standardizer(2).fit(ahead[known]))
+        actor.standardize_told(Standardizer(2).fit(ahead[known]))
         chosen = (answer.episode_weights / lengths).repeat_interleave(lengths)
         reward, cost = whom_to_act_like(ahead[known], chosen[known])
         actor.reward_ahead.fill_(reward)
