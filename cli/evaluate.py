@@ -12,6 +12,7 @@ from safer_offline.cli.environments import CostKey, Kwargs, MaxEpisodeSteps, par
 from safer_offline.cli.options import (
     Epsilon,
     EpsilonUnits,
+    budget_options,
     parse_budgets,
     parse_epsilon,
     parse_targets,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from safer_offline.evaluation.simulation import Evaluation
 
 
+DEFAULT_BUDGET = "0.05"
 _ATTACKS, _RESULTS = "Attacks", "What to find out, and where to put it"
 
 
@@ -123,7 +125,7 @@ def evaluate_command(
             show_default=False,
         ),
     ] = None,
-    epsilon: Epsilon = "0.05",
+    epsilon: Epsilon = DEFAULT_BUDGET,
     epsilon_units: EpsilonUnits = EpsilonUnits.raw,
     budgets: Annotated[
         str | None,
@@ -246,6 +248,8 @@ def evaluate_command(
         if foreign is not None and targets:
             raise UsageError(f"--aim: {run} is a policy of others, which cannot be told anything")
         ours = load_policy(run, actor=actor) if foreign is None else None
+        if ours is not None and (epsilon, epsilon_units.value) == (DEFAULT_BUDGET, "raw"):
+            _tell_budget(run, budget_options(ours.info.training.get("config", {})))
         if ours is not None and (targets or ours.aims):
             budget = budget_of(ours, size, units=epsilon_units.value)
             ours = tell(ours, targets, cost_limit=asked, budget=budget)
@@ -280,6 +284,16 @@ def evaluate_command(
         _evaluate_one(runs[0], evaluations[str(runs[0])], told)
     else:
         _compare(evaluations, told)
+
+
+def _tell_budget(run: Path, own: list[str]) -> None:
+    """Say so where a policy was trained to withstand another budget than the default."""
+    if own:
+        typer.echo(
+            f"{run} was trained to withstand another budget than {DEFAULT_BUDGET}, with which it "
+            f"is attacked here: {' '.join(own)} attacks it with its own.",
+            err=True,
+        )
 
 
 class _Told(NamedTuple):

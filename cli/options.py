@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,6 +63,26 @@ def parse_targets(pairs: Sequence[str]) -> dict[str, float]:
         except ValueError:
             raise UsageError(f"--aim: '{pair}' is no name=number, such as target_cost=20") from None
     return targets
+
+
+def budget_options(trained: Mapping[str, Any]) -> list[str]:
+    """What to type for the budget that a policy was trained to withstand.
+
+    Args:
+        trained: The settings of its training.
+
+    Returns:
+        Such as `["--epsilon", "0.025"]`; nothing where it is the default of `evaluate`.
+    """
+    from safer_offline.learners.robust import RobustConfig
+    from safer_offline.settings import write_value
+
+    usual, options = RobustConfig(), []
+    for name in ("epsilon", "epsilon_units"):
+        value = trained.get(name)
+        if value not in (None, getattr(usual, name)):
+            options += [f"--{name.replace('_', '-')}", write_value(value)]
+    return options
 
 
 def _numbers(text: str, *, option: str, remedy: str) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safer_offline.cli.options import EpsilonUnits, parse_epsilon
+from safer_offline.cli.options import EpsilonUnits, budget_options, parse_epsilon
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -336,16 +336,9 @@ def _tell_choice(choice: Choice) -> Run:
 
 
 def _tell_next(run: Run) -> None:
-    from safer_offline.learners.robust import RobustConfig
-    from safer_offline.settings import write_value
-
     actor = run.policy.info.actor
     own = ["--actor", actor] if ":" in actor else []
     # What it was trained to withstand, where `evaluate` would take another budget.
-    usual, trained = RobustConfig(), run.policy.info.training.get("config", {})
-    for name in ("epsilon", "epsilon_units"):
-        value = trained.get(name)
-        if value not in (None, getattr(usual, name)):
-            own += [f"--{name.replace('_', '-')}", write_value(value)]
+    own += budget_options(run.policy.info.training.get("config", {}))
     command = shlex.join(["safer-offline", "evaluate", str(run.directory), *own])
     typer.echo(f"Next: {command}")

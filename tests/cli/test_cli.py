@@ -103,6 +103,20 @@ def test_evaluating_made_a_report(place):
         assert text in output
 
 
+def test_evaluating_with_another_budget_than_trained_for_is_said(place, tmp_path, here):
+    out = tmp_path / "run"
+    train = ("train", place / "ball_circle.h5", "--out", out, "--steps", 4, "--no-foresee", *TINY)
+    assert here(*train, "--epsilon", 0.02)[0] == 0
+    evaluate = ("evaluate", out, "--attacks", "natural", "--episodes", 1, "--workers", 0)
+    code, _, said = here(*evaluate)
+    assert code == 0
+    assert "--epsilon 0.02 attacks it with its own" in said
+    assert "with its own" not in here(*evaluate, "--epsilon", 0.02)[2]
+    usual = here("evaluate", place / "runs" / "ball_circle", *evaluate[2:], "--out", out / "usual")
+    assert usual[0] == 0
+    assert "with its own" not in usual[2]
+
+
 def test_json_is_all_that_is_printed_and_agrees_with_the_file(place, tmp_path, here):
     code, output, _ = here(
         *("evaluate", place / "runs" / "ball_circle" / "policy.safetensors", "--json"),
