@@ -16,7 +16,9 @@ from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig
 from safer_offline.learners.safer.conditioned import SAFERConditionedConfig
 from safer_offline.learners.safer.foretelling import (
+    MOST_UNLIKE,
     StepsInPairs,
+    corrections,
     what_follows,
     whom_to_act_like,
 )
@@ -171,6 +173,29 @@ def test_it_acts_like_the_middle_of_those_who_are_followed_and_cost_least():
     assert whom_to_act_like(ahead, torch.tensor([0.6, 0.0, 0.1, 0.4, 0.0])) == (1.0, 0.0)
     assert whom_to_act_like(ahead, torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])) == (9.0, 0.5)
     assert whom_to_act_like(ahead, torch.zeros(5)) == (2.0, 0.0)
+
+
+def test_what_is_corrected_is_unlike_what_follows():
+    rewards = torch.tensor([1.0, 1.1, 1.0, 1.3, 5.0])
+    found = corrections(rewards, torch.ones(5))
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.0, 3.0, MOST_UNLIKE]))
+    torch.testing.assert_close(corrections(7 * rewards, 7 * torch.ones(5)), found)
+    seldom = corrections(torch.tensor([0.0, 0.0, 0.0, 2.0]), torch.zeros(4))
+    assert seldom.tolist() == [0, 0, 0, 4]
+    assert corrections(torch.ones(3), torch.ones(3)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_corrections_are_drawn_more_often(config, drivers, weight):
+    learner = learn(dataclasses.replace(config, correction_weight=weight), drivers, steps=20)
+    starts, lengths = (torch.tensor(drivers.episodes[n].to_numpy()) for n in ("start", "length"))
+    ahead, known = what_follows(drivers.rewards[:, None], starts, lengths, first=2, last=12)
+    weights = 1 + weight * corrections(drivers.rewards[known], ahead[known, 0])
+    apart = (drivers.observations[known, 0] - ahead[known, 0]).abs()
+    batches = [learner.imitation.rows.sample() for _ in range(400)]
+    drawn = torch.cat([one["observations"][:, 0] - one["ahead"][:, 0] for one in batches]).abs()
+    wanted = float((weights * apart).sum() / weights.sum())
+    assert float(drawn.mean()) == pytest.approx(wanted, rel=0.05)
 
 
 @pytest.mark.parametrize("step", [3, 9, 15])

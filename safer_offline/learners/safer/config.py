@@ -39,6 +39,8 @@ class SAFERConfig(RobustConfig):
             imitates all of the data (`foretelling`), in place of the robust M-step; empty is none.
         carry_noise: Whether, in that imitation, the noise of an action is explained by that of the
             action before it; it matters only with `foretold`.
+        correction_weight: How much more often, in that imitation, steps are drawn whose reward is
+            unlike what follows (`corrections`); 0 draws all alike.
         adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones;
             `ramp_share` is a share of that stage.
         discount: Of the critics, below 1.
@@ -65,6 +67,7 @@ class SAFERConfig(RobustConfig):
     read_last_action: bool = False
     foretold: tuple[int, ...] = ()
     carry_noise: bool = True
+    correction_weight: float = 1.0
     adversarial_weight: float = 1.0
     discount: float = 0.99
     critic_members: int = 2
@@ -82,6 +85,7 @@ class SAFERConfig(RobustConfig):
             "cost_limit",
             "margin",
             "recovery_weight",
+            "correction_weight",
             "cost_deviations",
         ):
             _require(0 <= getattr(self, name) < math.inf, self, name, ">= 0 and finite")
@@ -128,6 +132,7 @@ AFTER_STAGE_1 = frozenset(
         "recovery_weight",
         "foretold",
         "carry_noise",
+        "correction_weight",
         "cost_deviations",
         "averaging_rate",
     }

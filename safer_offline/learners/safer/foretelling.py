@@ -6,7 +6,7 @@ that the speed it has is the one that is wanted: shown one that is too high, the
 the clone speeds up. And whoever explores with noise that lasts for some steps leaves its traces in
 the state, so a clone takes a turning drone for a reason to turn on. Unattacked neither shows. A
 constant offset of a quarter of the budget, on one coordinate, is then enough: nothing brings the
-drone back. Two things undo this, and both come from the data alone:
+drone back. Three things undo this, and all come from the data alone:
 
 1. *It is told what followed.* Mean reward and mean cost, within the margin, of a window of steps
    ahead say what a driver was about: at the same speed, who will be slower soon is braking. The
@@ -17,6 +17,9 @@ drone back. Two things undo this, and both come from the data alone:
    is the likelihood of a regression with autoregressive errors (Cochrane and Orcutt, "Application
    of Least Squares Regression to Relationships Containing Auto-Correlated Error Terms", JASA 1949).
    rho is fitted, one number an action coordinate; who acts adds no noise.
+3. *What is corrected counts.* Nearly all steps are steady, and say little about what to do when
+   something is wrong. Steps whose reward is unlike what follows, where a driver is correcting, are
+   drawn more often.
 
 No attack is made in training. Under noise or attacks the gains that a drone hangs on fall.
 """
@@ -39,6 +42,9 @@ from safer_offline.policies.foretold import ForetoldPolicy
 from safer_offline.policies.gaussian import gaussian_nll
 from safer_offline.policies.layers import Standardizer, gradient_step, polyak_update
 
+MOST_UNLIKE = 6.0
+"""Times the median by which a step may count as unlike what follows it: else crashes are drawn."""
+
 
 class ForetoldImitation:
     """A policy, and all of the data that it is fitted to.
@@ -55,7 +61,8 @@ class ForetoldImitation:
     Attributes:
         answer: As given.
         averaged_actor: The policy to keep: an exponential average of the fitted one.
-        rows: Draws steps and those before them; as many as the robust M-step, two batches.
+        rows: Draws steps and those before them; as many as the robust M-step, two batches. More
+            often those where something is corrected (`correction_weight`).
         carried: rho, shape (da,); zero where the settings say so (`carry_noise`).
     """
 
@@ -90,7 +97,13 @@ class ForetoldImitation:
         self._optimizer = torch.optim.Adam(
             [*actor.parameters(), self.carried], lr=config.learning_rate
         )
-        self.rows = TransitionSampler(table, batch_size=2 * config.batch_size, seed=seed + 1)
+        unlike = corrections(signals[known, 0], ahead[known, 0])
+        self.rows = TransitionSampler(
+            table,
+            batch_size=2 * config.batch_size,
+            seed=seed + 1,
+            weights=1 + config.correction_weight * unlike.double(),
+        )
 
     def update(self, step: int) -> dict[str, Tensor | float]:
         """Fit policy and rho to the next batch.
@@ -207,6 +220,23 @@ def what_follows(
     means = (sums[end] - sums[begin]) / (end - begin)[:, None]
     known = (steps + (first + last) / 2 <= ends).nonzero()[:, 0]
     return means.float(), known if len(known) else steps
+
+
+def corrections(rewards: Tensor, ahead: Tensor) -> Tensor:
+    """How unlike the rewards of steps are to what follows them: what is steady is not corrected.
+
+    Args:
+        rewards: Of the steps, shape (K,).
+        ahead: Mean reward of what follows each, shape (K,).
+
+    Returns:
+        Their distance in units of its median, at most `MOST_UNLIKE`, shape (K,). Where most are
+        alike to the last digit the unit is the mean, and where all are, it is zero throughout.
+    """
+    unlike = (rewards - ahead).abs()
+    unit = unlike.median()
+    unit = unit if bool(unit > 0) else unlike.mean()
+    return (unlike / unit.clamp_min(torch.finfo(unlike.dtype).tiny)).clamp_max(MOST_UNLIKE)
 
 
 def whom_to_act_like(ahead: Tensor, weights: Tensor) -> tuple[float, float]:
