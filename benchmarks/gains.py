@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from datasets_of_tasks import dataset_of
 from eight_tasks import RESULTS
-from largest_budgets import HALVES, cautious_driver
+from largest_budgets import WITHOUT, cautious_driver
 
 from safer_offline import load_policy
 from safer_offline.datasets import OfflineDataset, load_dataset
@@ -45,7 +45,7 @@ def policies(driver: DroneRunner, root: Path) -> Iterator[tuple[str, Act]]:
     """Who acts, at observations (B, ds)."""
     yield "driver", lambda seen: np.array([driver(one) for one in seen], np.float32)
     runs = {"safer": root / "eight" / f"{TASK}-robust-0"}
-    for name in HALVES:
+    for name in WITHOUT:
         runs[name] = root / "budgets" / f"{TASK}-{name}"
     for name, run in runs.items():
         yield name, load_policy(run).predict

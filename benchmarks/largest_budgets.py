@@ -8,8 +8,9 @@ by the worst constant offset, which is searched for in whole episodes, with part
 they were trained to withstand, on 20 episodes of seed 0. So is, by what needs no critic and no
 gradient, the first of the cautious drivers who made the data of a drone, without its exploration
 noise: a pilot who knows the state, remembers nothing, and was not trained against anything. What
-`train` ends with on drones is imitation by what was meant; so that its halves can be told apart,
-the seven attacks also meet it without the second (`told`) and without both (`clone`). Writes
+`train` ends with on drones is imitation by what was meant; so that its parts can be told apart,
+the seven attacks also meet it with all steps drawn alike (`alike`), without noise carried on either
+(`told`), and without being told what follows (`clone`). Writes
 benchmarks/results/largest_budgets.csv, a row for each policy, budget and attack.
 
 multiple   of the budget trained with (`epsilon_of`)
@@ -40,7 +41,11 @@ from safer_offline.learners import SAFER, SAFERConfig
 TASKS = ("drone-run", "drone-circle", "ant-circle")
 FLYING = ("drone-run", "drone-circle")
 BUDGETS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
-HALVES: dict[str, dict[str, Any]] = {"told": {"carry_noise": False}, "clone": {"foretold": ()}}
+WITHOUT: dict[str, dict[str, Any]] = {
+    "alike": {"correction_weight": 0.0},
+    "told": {"correction_weight": 0.0, "carry_noise": False},
+    "clone": {"foretold": ()},
+}
 EPISODES = 20
 COLUMNS = ["task", "policy", "multiple", "epsilon", "attack", "reward_mean", "reward_std"]
 COLUMNS += ["cost_mean", "cost_std", "violation_rate", "episodes", "seed"]
@@ -54,10 +59,10 @@ def cautious_driver(task: str) -> Controller:
     return driver.controller
 
 
-def without(half: dict[str, Any], task: str, out: Path, *, data: Path) -> TrainedPolicy:
+def without(part: dict[str, Any], task: str, out: Path, *, data: Path) -> TrainedPolicy:
     """What `train` ends with on drones, but for some settings, training seed 0."""
     flying = next(one for one in SAFER.alternatives if "foretold" in one)
-    config = SAFERConfig(cost_limit=COST_LIMIT, epsilon=epsilon_of(task), **{**flying, **half})
+    config = SAFERConfig(cost_limit=COST_LIMIT, epsilon=epsilon_of(task), **{**flying, **part})
     return train(config, load_dataset(data), out=out, resume=True, progress=False).policy
 
 
@@ -68,9 +73,9 @@ def policies(task: str, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if task in FLYING:
         attacks = "natural,uniform,search,bias"
         yield "driver", {"policy": cautious_driver(task), "env": task, "attacks": attacks}
-        for name, half in HALVES.items():
+        for name, part in WITHOUT.items():
             out, data = root / "budgets" / f"{task}-{name}", dataset_of(task, root)
-            policy = without(half, task, out, data=data)
+            policy = without(part, task, out, data=data)
             yield name, {"policy": policy, "attacks": "all", "critics": "own"}
 
 
