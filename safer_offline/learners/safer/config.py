@@ -67,7 +67,7 @@ class SAFERConfig(RobustConfig):
     read_last_action: bool = False
     foretold: tuple[int, ...] = ()
     carry_noise: bool = True
-    correction_weight: float = 2.0
+    correction_weight: float = 1.0
     adversarial_weight: float = 1.0
     discount: float = 0.99
     critic_members: int = 2
