@@ -16,6 +16,7 @@ from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig
 from safer_offline.learners.safer.conditioned import SAFERConditionedConfig
 from safer_offline.learners.safer.foretelling import (
+    MOST_UNLIKE,
     StepsInPairs,
     corrections,
     what_follows,
@@ -175,12 +176,12 @@ def test_it_acts_like_the_middle_of_those_who_are_followed_and_cost_least():
 
 
 def test_what_is_corrected_is_unlike_what_follows():
-    rewards = torch.tensor([1.0, 1.1, 1.0, 1.4, 5.0])
+    rewards = torch.tensor([1.0, 1.1, 1.0, 1.3, 5.0])
     found = corrections(rewards, torch.ones(5))
-    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 0.0, 1.0, 3.0]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.0, 3.0, MOST_UNLIKE]))
     torch.testing.assert_close(corrections(7 * rewards, 7 * torch.ones(5)), found)
     seldom = corrections(torch.tensor([0.0, 0.0, 0.0, 2.0]), torch.zeros(4))
-    assert seldom.tolist() == [0, 0, 0, 1]
+    assert seldom.tolist() == [0, 0, 0, 4]
     assert corrections(torch.ones(3), torch.ones(3)).tolist() == [0, 0, 0]
 
 

@@ -42,12 +42,8 @@ from safer_offline.policies.foretold import ForetoldPolicy
 from safer_offline.policies.gaussian import gaussian_nll
 from safer_offline.policies.layers import Standardizer, gradient_step, polyak_update
 
-UNLIKE = 3.0
-"""Times the median from which on a step is unlike what follows it; what turns, as a drone on its
-circle, is so by one or two without being corrected."""
-
 MOST_UNLIKE = 6.0
-"""Times the median up to which it counts: else crashes are drawn."""
+"""Times the median by which a step may count as unlike what follows it: else crashes are drawn."""
 
 
 class ForetoldImitation:
@@ -234,14 +230,13 @@ def corrections(rewards: Tensor, ahead: Tensor) -> Tensor:
         ahead: Mean reward of what follows each, shape (K,).
 
     Returns:
-        By how many medians their distance exceeds `UNLIKE`, up to `MOST_UNLIKE`, shape (K,). Where
-        most are alike to the last digit the unit is the mean, and where all are, it is zero.
+        Their distance in units of its median, at most `MOST_UNLIKE`, shape (K,). Where most are
+        alike to the last digit the unit is the mean, and where all are, it is zero throughout.
     """
     unlike = (rewards - ahead).abs()
     unit = unlike.median()
     unit = unit if bool(unit > 0) else unlike.mean()
-    unlike = unlike / unit.clamp_min(torch.finfo(unlike.dtype).tiny)
-    return (unlike - UNLIKE).clamp(0, MOST_UNLIKE - UNLIKE)
+    return (unlike / unit.clamp_min(torch.finfo(unlike.dtype).tiny)).clamp_max(MOST_UNLIKE)
 
 
 def whom_to_act_like(ahead: Tensor, weights: Tensor) -> tuple[float, float]:
