@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -281,7 +282,9 @@ def test_figure_draws_the_limit_only_if_there_is_one(report, bare):
 def command(monkeypatch, report):
     """Runs `evaluate` on a policy and an evaluation that do nothing but say what was asked."""
     asked = {}
-    policy = type("Policy", (), {"context": EnvironmentContext(), "aims": {}})()
+    policy = SimpleNamespace(
+        context=EnvironmentContext(), aims={}, info=SimpleNamespace(training={})
+    )
 
     class Prepared:
         plan = report.plan
