@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from safer_offline import load_policy
+from safer_offline.cli.evaluate import DEFAULT_BUDGET
 from safer_offline.cli.main import main
 from safer_offline.datasets import load_dataset, save_dataset
+from safer_offline.learners.robust import RobustConfig
 from safer_offline.training.checkpoints import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 
 TINY = [
@@ -115,6 +117,7 @@ def test_evaluating_with_another_budget_than_trained_for_is_said(place, tmp_path
     usual = here("evaluate", place / "runs" / "ball_circle", *evaluate[2:], "--out", out / "usual")
     assert usual[0] == 0
     assert "with its own" not in usual[2]
+    assert float(DEFAULT_BUDGET) == RobustConfig().epsilon
 
 
 def test_json_is_all_that_is_printed_and_agrees_with_the_file(place, tmp_path, here):
@@ -343,6 +346,7 @@ def test_exit_codes_reach_the_shell(tmp_path, arguments, code, text):
 
 HELP_OF_ALL = """
 import sys
+from safer_offline.cli.evaluate import DEFAULT_BUDGET
 from safer_offline.cli.main import main
 
 for command in ("", "collect", "train", "foresee", "evaluate", "report", "data", "data info"):
