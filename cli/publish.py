@@ -25,7 +25,7 @@ def publish_command(
     ],
     name: Annotated[
         str,
-        typer.Option(help="Name with version, such as bullet/car-circle/mixed-v0 (default: file)."),
+        typer.Option(help="Name with version, such as bullet/car-circle/mixed-v1 (default: file)."),
     ] = "",
     license: Annotated[
         str, typer.Option(help="SPDX identifier, such as cc-by-4.0 (default: the file's).")

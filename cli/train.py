@@ -37,7 +37,7 @@ def train_command(
     file: Annotated[
         str | None,
         typer.Argument(
-            help="Dataset file (car_circle.h5), or a Minari id (bullet/car-circle/mixed-v0).",
+            help="Dataset file (car_circle.h5), or a Minari id (bullet/car-circle/mixed-v1).",
             show_default=False,
         ),
     ] = None,

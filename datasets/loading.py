@@ -66,7 +66,7 @@ def load_dataset(
 
     Args:
         source: A file (ours, or in the layout of DSRL), an id of Minari such as
-            `bullet/car-circle/mixed-v0` (a file that exists wins), a `minari.MinariDataset`, a
+            `bullet/car-circle/mixed-v1` (a file that exists wins), a `minari.MinariDataset`, a
             dict of NumPy arrays under the names of the format, or a dataset, which stays as it is.
         max_memory: Memory that a file may take, bytes or such as `4GiB`; a larger one is read
             from a cache on disk. `auto` takes half of what is free. None reads it into memory,
@@ -260,7 +260,7 @@ def write_dataset(
                 "names; leave --out out and give an --id"
             )
         if not name:
-            raise UsageError("a dataset of Minari needs a name: --id bullet/car-circle/mixed-v0")
+            raise UsageError("a dataset of Minari needs a name: --id bullet/car-circle/mixed-v1")
         from safer_offline.datasets.formats.minari import to_minari  # noqa: PLC0415
 
         return to_minari(dataset, name)

@@ -13,7 +13,7 @@ File = Annotated[
 Source = Annotated[
     str,
     typer.Argument(
-        help="A dataset file (car_circle.h5), or a Minari id (bullet/car-circle/mixed-v0).",
+        help="A dataset file (car_circle.h5), or a Minari id (bullet/car-circle/mixed-v1).",
         show_default=False,
     ),
 ]

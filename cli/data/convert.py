@@ -37,7 +37,7 @@ def convert_command(
         str | None,
         typer.Option(
             "--id",
-            help="Name of the Minari dataset to write, such as bullet/car-circle/mixed-v0 "
+            help="Name of the Minari dataset to write, such as bullet/car-circle/mixed-v1 "
             "(default: the name in the metadata).",
         ),
     ] = None,

@@ -94,7 +94,7 @@ def collect_to_minari(
 
     Args:
         recipe: See `collect`.
-        dataset_id: Such as `bullet/car-circle/mixed-v0`; empty takes the recipe's name.
+        dataset_id: Such as `bullet/car-circle/mixed-v1`; empty takes the recipe's name.
         transitions: See `collect`.
         seed: See `collect`.
         workers: See `collect`.

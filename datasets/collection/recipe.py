@@ -69,7 +69,7 @@ class Recipe:
     """How a dataset is made.
 
     Attributes:
-        name: What to call it, as Minari names datasets: `bullet/car-circle/mixed-v0`.
+        name: What to call it, as Minari names datasets: `bullet/car-circle/mixed-v1`.
         environment: Where.
         behaviors: Who, and how often; one is drawn for each episode.
         transitions: How many to collect at least; episodes are never cut short.

@@ -65,7 +65,7 @@ class Metadata:
     """
 
     name: str = ""
-    """What to call the dataset, as Minari names them: `bullet/car-circle/mixed-v0`."""
+    """What to call the dataset, as Minari names them: `bullet/car-circle/mixed-v1`."""
     description: str = ""
     env_id: str = ""
     env_spec: Mapping[str, Any] | None = None

@@ -50,5 +50,5 @@ MINARI_ID = re.compile(r"(?:[-_A-Za-z0-9]{2,}/)*[-_A-Za-z0-9]+-v[0-9]+")
 
 
 def is_minari_id(text: str) -> bool:
-    """Whether a dataset of Minari could bear this name, such as `bullet/car-circle/mixed-v0`."""
+    """Whether a dataset of Minari could bear this name, such as `bullet/car-circle/mixed-v1`."""
     return MINARI_ID.fullmatch(text) is not None

@@ -64,7 +64,7 @@ def to_minari(
 
     Args:
         dataset: What to write.
-        dataset_id: Its name, such as `bullet/car-circle/mixed-v0`. A new version needs a new id.
+        dataset_id: Its name, such as `bullet/car-circle/mixed-v1`. A new version needs a new id.
         description: For the readers of Minari's listings, like the three that follow; None takes
             the one in the metadata.
         author: Who made it; None takes the author in the metadata.
@@ -142,7 +142,7 @@ def from_minari(
     cannot be kept is reported with `warnings.warn`.
 
     Args:
-        source: Its name, such as `bullet/car-circle/mixed-v0`, or the dataset, of which some
+        source: Its name, such as `bullet/car-circle/mixed-v1`, or the dataset, of which some
             episodes may have been chosen.
         cost_from: The info that holds the costs, if it is not called `cost`; of an info within
             another, both names: `safety/cost`.
@@ -501,7 +501,7 @@ def _require_well_formed(dataset_id: str) -> None:
         raise UsageError(
             f"'{dataset_id}' is no Minari dataset id. An id is made of parts joined by '/', each "
             "of two or more letters, digits, '-' and '_', and ends in its version: "
-            "bullet/car-circle/mixed-v0"
+            "bullet/car-circle/mixed-v1"
         )
 
 

@@ -57,7 +57,7 @@ def build_folder(
     Args:
         source: A dataset file. It is checked first.
         folder: Where to; it must not exist.
-        name: What to call the dataset, such as `bullet/car-circle/mixed-v0`; empty takes what the
+        name: What to call the dataset, such as `bullet/car-circle/mixed-v1`; empty takes what the
             file says, as for the next two.
         license: An SPDX identifier, such as `cc-by-4.0`.
         author: Who answers for the data.

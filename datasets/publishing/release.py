@@ -23,7 +23,7 @@ CROISSANT = "croissant.json"
 CHECKSUMS = "SHA256SUMS"
 
 NAME = re.compile(r"(?P<base>(?:[-_A-Za-z0-9]{2,}/)*[-_A-Za-z0-9]+)-v(?P<version>[0-9]+)")
-EXAMPLE = "bullet/car-circle/mixed-v0"
+EXAMPLE = "bullet/car-circle/mixed-v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class Release:
 
     @property
     def name(self) -> str:
-        """The id with the version, `bullet/car-circle/mixed-v0`."""
+        """The id with the version, `bullet/car-circle/mixed-v1`."""
         return self.metadata.name
 
     @property

@@ -153,7 +153,7 @@ def _kept_apart(episodes: list[str]) -> Problem:
     if episodes[0].startswith("episode_"):
         remedy = (
             "this looks like the file inside a dataset of Minari: name the dataset by its id, such "
-            "as bullet/car-circle/mixed-v0 (MINARI_DATASETS_PATH says where they lie)"
+            "as bullet/car-circle/mixed-v1 (MINARI_DATASETS_PATH says where they lie)"
         )
     else:
         remedy = "join the episodes to one array of each name, one row per transition"

@@ -55,6 +55,34 @@ def other_process():
         yield pool
 
 
+def many_starts():
+    """All numbers of two steps of many episodes of each task; the last bits of some are rare."""
+    numbers = []
+    for env_id in BULLET_IDS:
+        environment = SafetyEnvironment(env_id)
+        numbers += [drive(environment, seed, steps=2) for seed in range(60)]
+        environment.close()
+    return np.concatenate(numbers)
+
+
+def vector_routines_for_avx512():
+    """The names under which NumPy knows those that it would use on this processor."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    return [name for name in found if name.startswith(("AVX512", "X86_V4"))]
+
+
+def test_episodes_are_the_same_without_avx512(monkeypatch):
+    """NumPy's own routines round by processor, too, and there is no setting for all versions."""
+    if not vector_routines_for_avx512():
+        pytest.skip("this processor has no AVX-512")
+    here = many_starts()
+    monkeypatch.setenv("NPY_DISABLE_CPU_FEATURES", " ".join(vector_routines_for_avx512()))
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        assert pool.submit(vector_routines_for_avx512).result() == []
+        np.testing.assert_array_equal(pool.submit(many_starts).result(), here)
+
+
 def after_nothing(environment):
     pass
 

@@ -40,7 +40,9 @@ def test_every_task_has_recipes_in_three_qualities(env_id):
         recipe = load_recipe(name)
         assert recipe.environment.env_id == env_id
         simulator = "bullet" if env_id in BULLET_IDS else "mujoco"
-        assert recipe.name == f"{simulator}/{short_name(env_id)}/{quality}-v0"
+        # Episodes of Circle tasks began otherwise on some processors: version 1 is the same on all.
+        version = 1 if simulator == "bullet" and "Circle" in env_id else 0
+        assert recipe.name == f"{simulator}/{short_name(env_id)}/{quality}-v{version}"
         require_free_id(recipe.name)
         assert recipe.license
         assert recipe.author
