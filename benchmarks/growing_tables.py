@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from safer_offline.cli.arithmetic import KERNELS, choose_kernels
+
 Entry = TypeVar("Entry")
 
 
@@ -58,6 +60,7 @@ def grow(
     Yields:
         Each entry, once its rows are written, and these.
     """
+    choose_kernels(KERNELS)  # these processes have them still to import
     table = rows_so_far(results, columns)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         entries = {pool.submit(run, *arguments): entry for entry, arguments in jobs.items()}

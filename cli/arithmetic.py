@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 # Threads that spin while they wait make two busy processes on two cores many times slower.
@@ -19,8 +20,29 @@ def has_avx2() -> bool:
         return False
 
 
-# NumPy's BLAS chooses its kernels by processor. They round differently, and the simulators compute
-# with them: one choice for all of these processors makes the same dataset on all of them. Where
-# NumPy is there already it is too late; processes started from here must then choose as it did.
-if has_avx2() and "numpy" not in sys.modules:
-    os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+KERNELS = {
+    "numpy": {"OPENBLAS_CORETYPE": "Haswell"},
+    "torch": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
+}
+"""What makes a library use the same routines on every x86-64 processor with AVX2.
+
+Each chooses its own by processor. They round differently, and simulators and trainings compute with
+them: one choice makes the same dataset of a recipe, and the same policy of a dataset, on all of
+them. It costs no time with networks of this size.
+"""
+
+
+def choose_kernels(libraries: Iterable[str]) -> None:
+    """Choose for libraries that are still to be imported, here or in processes started from here.
+
+    What somebody has set stays. Without AVX2, or where that is not known, nothing is chosen.
+    """
+    if has_avx2():
+        for library in libraries:
+            for name, value in KERNELS[library].items():
+                os.environ.setdefault(name, value)
+
+
+# Where a library is there already it is too late; processes started from here must then choose as
+# it did.
+choose_kernels(library for library in KERNELS if library not in sys.modules)

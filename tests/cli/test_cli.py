@@ -378,18 +378,36 @@ def test_the_program_is_installed_and_tells_its_version():
     assert done.stdout.startswith("safer-offline 0.")
 
 
-def test_one_arithmetic_for_all_processors(tmp_path):
-    """BLAS kernels differ by processor, and with them what a simulator computes."""
+KERNELS = ("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "MKL_CBWR")
+
+
+def test_one_arithmetic_for_all_processors():
+    """Kernels differ by processor, and with them what is simulated and what is learned."""
     from safer_offline.cli.arithmetic import has_avx2
 
     if not has_avx2():
         pytest.skip("kernels are chosen for processors with AVX2")
-    program = "import safer_offline.cli.main, os; print(os.environ['OPENBLAS_CORETYPE'])"
-    for told, expected in ((None, "Haswell"), ("SkylakeX", "SkylakeX")):
-        environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-        environment |= {"OPENBLAS_CORETYPE": told} if told else {}
+    program = (
+        "import safer_offline.cli.main, os, torch\n"
+        f"print(*(os.environ[name] for name in {KERNELS}), torch.backends.cpu.get_cpu_capability())"
+    )
+    for told, expected in (
+        ({}, "Haswell avx2 AVX2 AVX2"),
+        ({"OPENBLAS_CORETYPE": "SkylakeX"}, "SkylakeX avx2 AVX2 AVX2"),
+        ({"ATEN_CPU_CAPABILITY": "default"}, "Haswell default AVX2 DEFAULT"),
+    ):
+        environment = {k: v for k, v in os.environ.items() if k not in KERNELS} | told
         done = subprocess.run(
             [sys.executable, "-c", program],
             env=environment, check=True, capture_output=True, text=True,
         )  # fmt: skip
         assert done.stdout.strip() == expected
+
+
+def test_kernels_are_not_chosen_for_what_is_there_already():
+    program = "import torch, os, safer_offline.cli.arithmetic; print(*os.environ)"
+    environment = {k: v for k, v in os.environ.items() if k not in KERNELS}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
+    assert not set(KERNELS) & set(done.stdout.split())
