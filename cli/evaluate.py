@@ -248,7 +248,8 @@ def evaluate_command(
         if foreign is not None and targets:
             raise UsageError(f"--aim: {run} is a policy of others, which cannot be told anything")
         ours = load_policy(run, actor=actor) if foreign is None else None
-        if ours is not None and (epsilon, epsilon_units.value) == (DEFAULT_BUDGET, "raw"):
+        usual = (epsilon, epsilon_units.value) == (DEFAULT_BUDGET, "raw")
+        if ours is not None and usual and attacks != "natural":
             _tell_budget(run, budget_options(ours.info.training.get("config", {})))
         if ours is not None and (targets or ours.aims):
             budget = budget_of(ours, size, units=epsilon_units.value)

@@ -109,10 +109,11 @@ def test_evaluating_with_another_budget_than_trained_for_is_said(place, tmp_path
     out = tmp_path / "run"
     train = ("train", place / "ball_circle.h5", "--out", out, "--steps", 4, "--no-foresee", *TINY)
     assert here(*train, "--epsilon", 0.02)[0] == 0
-    evaluate = ("evaluate", out, "--attacks", "natural", "--episodes", 1, "--workers", 0)
+    evaluate = ("evaluate", out, "--attacks", "uniform", "--episodes", 1, "--workers", 0)
     code, _, said = here(*evaluate)
     assert code == 0
     assert "--epsilon 0.02 attacks it with its own" in said
+    assert "with its own" not in here("evaluate", out, "--attacks", "natural", *evaluate[4:])[2]
     assert "with its own" not in here(*evaluate, "--epsilon", 0.02)[2]
     usual = here("evaluate", place / "runs" / "ball_circle", *evaluate[2:], "--out", out / "usual")
     assert usual[0] == 0
