@@ -119,8 +119,13 @@ def run(
         "progress": False,
     }
     if choosing:
-        known = alternatives_of(SAFER, given=settings)
-        choice = choose_where_needed(config, dataset, known, **training)
+        choice = choose_where_needed(
+            config,
+            dataset,
+            alternatives_of(SAFER, given=settings),
+            bolder=alternatives_of(SAFER, given=settings, kind="bolder"),
+            **training,
+        )
         policy, chosen = choice.run.policy, choice.chosen.name
     else:
         policy, chosen = train(config, dataset, **training).policy, in_words({})

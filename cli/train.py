@@ -225,9 +225,13 @@ def train_command(
     if others:
         run = _tell_choice(choose_among(config, dataset, others, **arguments))
     elif foresee and steps >= FEW_STEPS:
-        known_better = alternatives_of(learner, given=own) if choose else []
         choice = choose_where_needed(
-            config, dataset, known_better, tell=_tell_foreseen, **arguments
+            config,
+            dataset,
+            alternatives_of(learner, given=own) if choose else [],
+            bolder=alternatives_of(learner, given=own, kind="bolder") if choose else [],
+            tell=_tell_foreseen,
+            **arguments,
         )
         run = choice.run
         if len(choice.alternatives) > 1:
@@ -321,10 +325,8 @@ def _tell_foreseen(given: Alternative, *, needed: bool) -> None:
     )
     typer.echo("\n".join(given.foresight.lines()))
     if needed:
-        typer.echo(
-            "Training again with settings that may serve these data better (--no-choose leaves it "
-            "at this)."
-        )
+        why = "that may serve these data better" if given.doubtful else "of less care"
+        typer.echo(f"Training again with settings {why} (--no-choose leaves it at this).")
 
 
 def _tell_choice(choice: Choice) -> Run:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.errors import UsageError
@@ -42,6 +42,11 @@ then decides."""
 RESTARTS = 5
 """Of the attacks by which settings are chosen. With one, costs under `mr` of 0.4 and 1.5 were
 foreseen on Ball-Run where the simulator has 34 and 65; with five, 26 for the latter."""
+ROOM = 0.1
+"""Where no model foresees more than this share of the limit under any attack, less care is tried.
+Small costs are overestimated, seldom underestimated (`benchmarks/foresight.py`)."""
+BOLD = 0.5
+"""Share of the limit that less care may be foreseen to cost at worst; in no model more than all."""
 KEPT = (CHECKPOINT_FILE, "config.json", "metrics.csv", FORESIGHT_FILE, POLICY_FILE)
 """What becomes the run; the policy last, which makes it one."""
 
@@ -80,6 +85,15 @@ class Alternative:
         """What is foreseen where it costs most, of what is decisive."""
         return max(self.foresight.decisive, key=lambda one: one.cost)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the limit is foreseen to break, or what is done unattacked not to be foreseen."""
+        return self.foresight.breaks_limit or not self.natural.trusted
+
+    def stays_below(self, cost: float) -> bool:
+        """Whether no model foresees more than that, by estimates that are all to be trusted."""
+        return all(one.trusted and one.cost_interval[1] <= cost for one in self.foresight.decisive)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -116,14 +130,20 @@ class Telling(Protocol):
         ...
 
 
-def alternatives_of(algorithm: type[Learner], *, given: Collection[str]) -> list[dict[str, Any]]:
+def alternatives_of(
+    algorithm: type[Learner],
+    *,
+    given: Collection[str],
+    kind: Literal["alternatives", "bolder"] = "alternatives",
+) -> list[dict[str, Any]]:
     """Settings that an algorithm knows to serve some data better than its defaults.
 
     Args:
-        algorithm: Says so by an attribute `alternatives`, if it knows any.
+        algorithm: Says so by an attribute of the name `kind`, if it knows any.
         given: Settings that somebody has chosen; alternatives that touch them are left out.
+        kind: Those for where the limit is foreseen to break, or those of less care.
     """
-    known: Iterable[Mapping[str, Any]] = getattr(algorithm, "alternatives", ())
+    known: Iterable[Mapping[str, Any]] = getattr(algorithm, kind, ())
     return [dict(one) for one in known if not set(one) & set(given)]
 
 
@@ -149,6 +169,7 @@ def choose(
     foreseen: Foresight | None = None,
     keep_return: float | None = None,
     stop_early: bool = False,
+    boldly: bool = False,
     **training: Any,  # noqa: ANN401 - as `train` takes it
 ) -> Choice:
     """Train with the settings given and with each alternative, and keep what promises most.
@@ -171,6 +192,8 @@ def choose(
             another. None demands neither.
         stop_early: Whether the rest is left untrained once the best so far is foreseen to keep the
             limit under every attack.
+        boldly: Whether the alternatives take less care than the settings given: one is chosen only
+            if it is foreseen to return more and to cost at worst `BOLD` of the limit.
         **training: What else `train` takes.
 
     Raises:
@@ -219,7 +242,11 @@ def choose(
                     **budget,
                 )
                 found.append(Alternative(one, run, foresight))
-        chosen, reason = _best(found, limit=limit, keep_return=keep_return)
+        chosen, reason = (
+            _boldest(found, limit=limit)
+            if boldly
+            else _best(found, limit=limit, keep_return=keep_return)
+        )
         if _holds(chosen, limit):
             break
     with keeping(kept, resume=("--resume",)):
@@ -232,6 +259,7 @@ def choose_where_needed(
     alternatives: Sequence[Mapping[str, Any]],
     *,
     out: str | Path,
+    bolder: Sequence[Mapping[str, Any]] = (),
     algorithm: str | type[Learner] | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -242,12 +270,13 @@ def choose_where_needed(
 
     Or where what they do unattacked is not to be foreseen. Alternatives are trained one after the
     other until one is foreseen to keep it under every attack. It is chosen only if it keeps most of
-    their return (`WORTHWHILE`).
+    their return (`WORTHWHILE`). Where next to no cost is foreseen (`ROOM`), less care is tried.
 
     Args:
         config: See `choose`, like `dataset`, `alternatives`, `algorithm`, `seed` and `resume`.
         dataset: See there.
         alternatives: See there.
+        bolder: Settings of less care.
         out: Run directory. Where alternatives are trained, the first training moves to its folder
             `tried`, too.
         algorithm: See there.
@@ -261,38 +290,40 @@ def choose_where_needed(
     """
     directory = Path(out)
     first = directory / TRIED / _folder(0, {})
-    again: dict[str, Any] = {"out": out, "algorithm": algorithm, "seed": seed, **training}
-    model = foresight = None
-    if not (first / POLICY_FILE).exists():
-        run = train(config, dataset, resume=resume, **again)
-        kept = f"the training in {directory} is complete"
-        with keeping(kept, resume=("--resume",)):
-            model = fit_dynamics(dataset, DynamicsConfig(), seed=seed)
-            restarts = RESTARTS if alternatives else 1
-            foresight = foresee_run(
-                directory, run.policy, dataset, model=model, restarts=restarts, seed=seed
-            )
-        given = Alternative({}, run, foresight)
-        doubtful = foresight.breaks_limit or not given.natural.trusted
-        needed = bool(alternatives) and doubtful
+    again: dict[str, Any] = {"algorithm": algorithm, "seed": seed, **training}
+    moved = (first / POLICY_FILE).exists()
+    if moved:
+        require_new(directory, resume=resume)
+    run = train(config, dataset, out=first if moved else out, resume=moved or resume, **again)
+    with keeping(f"the training in {run.directory} is complete", resume=("--resume",)):
+        model = fit_dynamics(dataset, DynamicsConfig(), seed=seed)
+        restarts = RESTARTS if alternatives or bolder else 1
+        foresight = foresee_run(
+            run.directory, run.policy, dataset, model=model, restarts=restarts, seed=seed
+        )
+    given = Alternative({}, run, foresight)
+    limit = foresight.cost_limit
+    boldly = not given.doubtful and limit is not None and given.stays_below(ROOM * limit)
+    others = alternatives if given.doubtful else bolder if boldly else ()
+    if not moved:
         if tell is not None:
-            tell(given, needed=needed)
-        if not needed:
+            tell(given, needed=bool(others))
+        if not others:
             return Choice((given,), given, run, "Nothing else was tried.")
         _copy(directory, first)
         for events in directory.glob("events.out.tfevents.*"):  # else it is shown as the chosen one
             events.replace(first / events.name)
-    else:
-        require_new(directory, resume=resume)
     return choose(
         config,
         dataset,
-        alternatives,
+        others,
+        out=out,
         resume=True,
         model=model,
         foreseen=foresight,
         keep_return=WORTHWHILE,
-        stop_early=True,
+        stop_early=not boldly,
+        boldly=boldly,
         **again,
     )
 
@@ -344,6 +375,25 @@ def _best(
             if len(alike) == 1
             else f"{len(alike)} exceed it about equally, and of these it returns most."
         ),
+    )
+
+
+def _boldest(found: Sequence[Alternative], *, limit: float) -> tuple[Alternative, str]:
+    """Of settings of less care than the first."""
+    given, *others = found
+    sound = [
+        one
+        for one in others
+        if one.natural.reward > given.natural.reward
+        and one.worst.cost <= BOLD * limit
+        and one.stays_below(limit)
+    ]
+    if not sound:
+        return given, "Less care is foreseen to return no more, or to come too near the limit."
+    return (
+        max(sound, key=lambda one: one.natural.reward),
+        f"Hardly any cost is foreseen of the settings given; this is foreseen to return more, and "
+        f"to cost no more than {BOLD:.0%} of the limit of {limit:g} under any attack.",
     )
 
 

@@ -291,6 +291,54 @@ def test_a_break_unattacked_that_only_some_models_foresee_is_none_yet(given, tmp
     assert made.chosen.settings == {}
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        # The limit is 2: no model foresees more than a tenth of it, so less care is tried,
+        ({0.5: (9, 0, 0.2), 0.25: (10, 0, 1)}, 2, 0.25, "this is foreseen to return more"),
+        # but not taken where it may cost more than half of the limit, or is of no use.
+        ({0.5: (9, 0, 0.2), 0.25: (10, 0, 1.1)}, 2, 0.5, "Less care is foreseen"),
+        ({0.5: (9, 0, 0.2), 0.25: (9, 0, 0)}, 2, 0.5, "Less care is foreseen"),
+        # Who costs something is careful enough.
+        ({0.5: (9, 0, 0.3), 0.25: (10, 0, 0)}, 1, 0.5, "Nothing else was tried"),
+    ],
+)
+def test_less_care_is_tried_where_hardly_any_cost_is_foreseen(given, tmp_path, foreseen, case):
+    told, trained, best, why = case
+    foreseen(told)
+    said = []
+    made = where_needed(
+        *given,
+        tmp_path / "run",
+        bolder=[{"margin": 0.25}],
+        tell=lambda one, *, needed: said.append(needed),
+    )
+    assert made.run.policy.info.training["config"]["margin"] == best
+    assert why in made.reason
+    assert len(made.alternatives) == trained
+    assert said == [trained == 2]
+    again = where_needed(*given, tmp_path / "run", bolder=[{"margin": 0.25}], resume=True)
+    assert again.lines() == made.lines()
+
+
+@pytest.mark.parametrize("doubt", ["one model", "no trust"])
+def test_less_care_needs_all_models(given, tmp_path, monkeypatch, doubt):
+    def foresee(run, policy, dataset, **rest):
+        (run / "foresight.json").write_text("{}")
+        bold = policy.info.training["config"]["margin"] < 0.5
+        natural = Estimate("natural", 10.0 if bold else 9.0, (9.0, 9.0), 0.0, (0.0, 0.0), 1.0)
+        most, trust = {"one model": (2.1, 1.0), "no trust": (0.0, 9.0)}[doubt]
+        attacked = dataclasses.replace(natural, attack="mc")
+        if bold:
+            attacked = dataclasses.replace(attacked, cost_interval=(0.0, most), disagreement=trust)
+        return Foresight((natural, attacked), cost_limit=2.0)
+
+    monkeypatch.setattr(choice, "foresee_run", foresee)
+    made = where_needed(*given, tmp_path / "run", bolder=[{"margin": 0.25}])
+    assert len(made.alternatives) == 2
+    assert made.chosen.settings == {}
+
+
 def test_what_somebody_has_set_is_not_tried_otherwise(small_config):
     known = alternatives_of(SAFER, given=("cost_limit", "epsilon"))
     assert known == list(SAFER.alternatives)
@@ -298,6 +346,11 @@ def test_what_somebody_has_set_is_not_tried_otherwise(small_config):
     for one in known:  # possible values
         dataclasses.replace(small_config, **one)
     assert alternatives_of(SAFER, given=("margin",)) == []
+    bolder = alternatives_of(SAFER, given=("cost_limit", "epsilon"), kind="bolder")
+    assert bolder == list(SAFER.bolder)
+    for one in bolder:
+        dataclasses.replace(small_config, **one)
+    assert alternatives_of(SAFER, given=("margin",), kind="bolder") == []
     assert alternatives_of(SAFER, given=("adversarial_weight",)) == []  # --no-robust
     assert alternatives_of(BC, given=()) == []
 

@@ -90,6 +90,7 @@ class SAFERConditioned(SAFER):
     alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         one for one in ALTERNATIVES if "foretold" not in one
     )
+    bolder: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     after_stage_1: ClassVar[frozenset[str]] = AFTER_STAGE_1 | {"limit_multiples", "budget_shares"}
     config: SAFERConditionedConfig
     actor: LimitAndBudgetPolicy

@@ -32,6 +32,7 @@ from safer_offline.learners.echoes import echoes_of_actions
 from safer_offline.learners.safer.config import (
     AFTER_STAGE_1,
     ALTERNATIVES,
+    BOLDER,
     UNATTACKED,
     SAFERConfig,
 )
@@ -78,6 +79,7 @@ class SAFER:
     name: ClassVar[str] = "safer"
     Config: ClassVar[type[SAFERConfig]] = SAFERConfig
     alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = ALTERNATIVES
+    bolder: ClassVar[tuple[Mapping[str, Any], ...]] = BOLDER
     unattacked: ClassVar[Mapping[str, Any]] = UNATTACKED
     after_stage_1: ClassVar[frozenset[str]] = AFTER_STAGE_1
 
