@@ -36,7 +36,8 @@ from growing_tables import grow, rows_so_far, waiting
 from safer_offline import TrainedPolicy, evaluate, train
 from safer_offline.datasets import load_dataset
 from safer_offline.foresight import choose_where_needed
-from safer_offline.foresight.choice import alternatives_of, in_words
+from safer_offline.foresight.choice import alternatives_of
+from safer_offline.foresight.preference import in_words
 from safer_offline.learners import SAFER, SAFERConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -14,7 +14,7 @@ from safer_offline.cli.options import EpsilonUnits, budget_options, parse_epsilo
 from safer_offline.errors import UsageError
 
 if TYPE_CHECKING:
-    from safer_offline.foresight.choice import Alternative, Choice
+    from safer_offline.foresight import Alternative, Choice
     from safer_offline.training.loop import Run
 
 

@@ -5,18 +5,15 @@ episodes    whole episodes of a policy inside of it, natural and attacked
 worst_bias  the constant offset of the sensors that harms most there
 estimate    return and cost of these with intervals, and whether they are to be believed
 runs        the same for run directories
-choice      settings chosen by what is foreseen of each
+preference  what is best, going by that
+choice      settings chosen by it
 """
 
-from safer_offline.foresight.choice import (
-    Alternative,
-    Choice,
-    choose,
-    choose_where_needed,
-)
+from safer_offline.foresight.choice import Choice, choose, choose_where_needed
 from safer_offline.foresight.episodes import Foreseen, foresee_episodes
 from safer_offline.foresight.estimate import Estimate, Foresight, foresee
 from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
+from safer_offline.foresight.preference import Alternative
 
 __all__ = [
     "Alternative",

@@ -18,9 +18,9 @@ class Learner(Protocol):
     It is built as `Kind(config, dataset, steps=..., seed=...)`. One that can learn on other devices
     than the CPU takes a `device` as well, and is given one if it shall. One that knows settings
     which serve some data better than its defaults names them in `alternatives`, a tuple of
-    mappings, and those of less care in `bolder`; one that has more to leave out than `adversarial_weight` where nobody attacks names
-    these settings in `unattacked`. One that may begin with updates of another training is a
-    `Beginning`, too.
+    mappings, and those of less care in `bolder`; one that has more to leave out than
+    `adversarial_weight` where nobody attacks names these settings in `unattacked`. One that may
+    begin with updates of another training is a `Beginning`, too.
     """
 
     name: ClassVar[str]

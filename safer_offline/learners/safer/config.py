@@ -183,7 +183,7 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
 BOLDER: tuple[Mapping[str, Any], ...] = ({"margin": 0.25, "recovery_weight": 0.3},)
 """Settings of less care, for data on which the defaults are foreseen to cost next to nothing.
 
-Half of the margin and of the recovery: Ball-Circle, which the attacks cost nothing, then returns 515
+Half of the margin and of the recovery: Ball-Circle, where attacks cost nothing, then returns 515
 instead of 483 at a worst cost of 1.1 (16 episodes of seed 7). Car-Circle would break the limit.
 """
 
