@@ -3,10 +3,10 @@
     OMP_WAIT_POLICY=PASSIVE python benchmarks/arithmetic.py FOLDER
     (four minutes of CPU time)
 
-1,200 updates of SAFER on Car-Circle, one thread, in turn with the routines that the libraries choose
-for this processor (`own`), with those that the command line chooses on every x86-64 processor with
-AVX2 (`chosen`), and with these while NumPy does not use its own for AVX-512 either (`chosen, no
-AVX-512`). FOLDER keeps the dataset. Writes benchmarks/results/arithmetic.csv.
+1,200 updates of SAFER on Car-Circle, one thread, in turn with the routines that the libraries
+choose for this processor (`own`), with those that the command line chooses on every x86-64
+processor with AVX2 (`chosen`), and with these while NumPy does not use its own for AVX-512 either
+(`chosen, no AVX-512`). FOLDER keeps the dataset. Writes benchmarks/results/arithmetic.csv.
 
 seconds       CPU time of the training
 policy        its fingerprint: equal where all numbers are, to the last bit
