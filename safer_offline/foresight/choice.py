@@ -238,7 +238,8 @@ def choose_where_needed(
         )
     given = Alternative({}, run, foresight)
     limit = foresight.cost_limit
-    boldly = not given.doubtful and limit is not None and given.stays_below(ROOM * limit)
+    careful = limit is not None and given.stays_below(ROOM * limit)
+    boldly = careful and not given.doubtful and bool(bolder)
     others = alternatives if given.doubtful else bolder if boldly else ()
     if not moved:
         if tell is not None:
