@@ -144,7 +144,7 @@ def test_a_dataset_cut_short_does_not_bear_the_name_of_the_published_one():
     assert published.instead() is published
     assert published.instead(transitions=published.transitions, seed=published.seed) is published
     short = published.instead(transitions=12_000, seed=3)
-    assert short.name == "bullet/car-circle/mixed-n12000-seed3-v0"
+    assert short.name == "bullet/car-circle/mixed-n12000-seed3-v1"
     assert is_minari_id(short.name)
     assert "transitions 12,000 instead of 360,000 and seed 3 instead of 0" in short.description
     assert (short.transitions, short.seed) == (12_000, 3)

@@ -150,7 +150,7 @@ def test_metadata_tell_how_the_dataset_came_about(whole):
         ("frontier", 0.4),
         ("recovery", 0.2),
     ]
-    assert metadata.name == f"bullet/ball-circle/mixed-n{TRANSITIONS}-v0"
+    assert metadata.name == f"bullet/ball-circle/mixed-n{TRANSITIONS}-v1"
     assert Recipe.from_toml(metadata.recipe) == make_plan().recipe
     assert metadata.reference_scores == {
         "return_min": whole.episodes["return"].min(),
