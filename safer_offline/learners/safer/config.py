@@ -176,7 +176,7 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
 2. For what is steered all the time, as what flies: who stays clear of cost is imitated by what was
    meant (`foretelling`), and nothing is attacked in training, which flattens the gains that an
    unstable plant lives on. Drone-Run then keeps the limit under half of the budget, where a clone
-   breaks it under an eighth, and Drone-Circle returns 511 / 0.0 unattacked, where the defaults
+   breaks it under an eighth, and Drone-Circle returns 513 / 0.0 unattacked, where the defaults
    have 49 / 29.
 """
 
