@@ -333,6 +333,9 @@ def _tell_choice(choice: Choice) -> Run:
     """What was tried and kept; returns that."""
     typer.echo("Tried, and foreseen in models of the data:")
     typer.echo("\n".join(choice.lines()))
+    if choice.chosen.settings:
+        typer.echo("Foreseen of it:")
+        typer.echo("\n".join(choice.chosen.foresight.lines()))
     _tell(choice.run)
     return choice.run
 

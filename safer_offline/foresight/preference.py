@@ -161,7 +161,8 @@ def boldest(found: Sequence[Alternative], *, limit: float) -> tuple[Alternative,
     return (
         max(sound, key=lambda one: one.natural.reward),
         f"Hardly any cost is foreseen of the settings given; this is foreseen to return more, and "
-        f"to cost no more than {BOLD:.0%} of the limit of {limit:g} under any attack.",
+        f"to cost no more than {BOLD:.0%} of the limit of {limit:g} under every attack but a "
+        "constant offset, which does not choose.",
     )
 
 

@@ -419,6 +419,8 @@ def test_training_tries_others_by_itself(points, tmp_path, small_config, foresee
     assert lines.index("Under 'mc' it is expected to break the limit of 2.") < lines.index(reason)
     (chosen,) = (line for line in lines if line.startswith("Chosen: "))
     assert "margin=1.0" in chosen
+    assert lines.index("Foreseen of it:") > lines.index(chosen)
+    assert "In all of them the limit of 2 is kept." in lines
     assert load_policy(tmp_path / "run").info.training["config"]["limit_each_episode"] is True
     left = cli(*given, "--no-choose", "--out", tmp_path / "left")
     assert left.exit_code == 0, left.output
