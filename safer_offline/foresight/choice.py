@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,7 @@ from safer_offline.foresight.preference import (
     ROOM,
     WORTHWHILE,
     Alternative,
+    Preference,
     best,
     boldest,
     holds,
@@ -102,9 +104,8 @@ def choose(
     resume: bool = False,
     model: DynamicsEnsemble | None = None,
     foreseen: Foresight | None = None,
-    keep_return: float | None = None,
+    prefer: Preference = best,
     stop_early: bool = False,
-    boldly: bool = False,
     **training: Any,  # noqa: ANN401 - as `train` takes it
 ) -> Choice:
     """Train with the settings given and with each alternative, and keep what promises most.
@@ -120,15 +121,9 @@ def choose(
         resume: Go on where an earlier call was stopped.
         model: Of `fit_dynamics`. None fits one.
         foreseen: Of the settings given, where that is known already.
-        keep_return: Share of the returns foreseen of the settings given, unattacked and under
-            noise, that another must keep to be chosen, where they keep the limit unattacked;
-            where all models say that these break it under attack, one that holds need keep no
-            more than `STANDING`. Besides, none is chosen that returns less than that share of
-            another. None demands neither.
+        prefer: Says which is kept, and why: `best`, or another of `preference`.
         stop_early: Whether the rest is left untrained once the best so far is foreseen to keep the
             limit under every attack.
-        boldly: Whether the alternatives take less care than the settings given: one is chosen only
-            if it is foreseen to return more and to cost at worst `BOLD` of the limit.
         **training: What else `train` takes.
 
     Raises:
@@ -177,11 +172,7 @@ def choose(
                     **budget,
                 )
                 found.append(Alternative(one, run, foresight))
-        chosen, reason = (
-            boldest(found, limit=limit)
-            if boldly
-            else best(found, limit=limit, keep_return=keep_return)
-        )
+        chosen, reason = prefer(found, limit=limit)
         if holds(chosen, limit):
             break
     with keeping(kept, resume=("--resume",)):
@@ -257,9 +248,8 @@ def choose_where_needed(
         resume=True,
         model=model,
         foreseen=foresight,
-        keep_return=WORTHWHILE,
+        prefer=boldest if boldly else partial(best, keep_return=WORTHWHILE),
         stop_early=not boldly,
-        boldly=boldly,
         **again,
     )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from safer_offline.foresight.estimate import Estimate, Foresight
 from safer_offline.training.loop import Run
@@ -79,6 +79,14 @@ class Alternative:
         return all(one.trusted and one.cost_interval[1] <= cost for one in self.foresight.decisive)
 
 
+class Preference(Protocol):
+    """Says which of several is best, and why."""
+
+    def __call__(self, found: Sequence[Alternative], *, limit: float) -> tuple[Alternative, str]:
+        """The settings given come first; `limit` is of cost."""
+        ...
+
+
 def in_words(settings: Mapping[str, Any]) -> str:
     """Such as `margin=1 recovery_weight=1`."""
     told = (
@@ -89,15 +97,18 @@ def in_words(settings: Mapping[str, Any]) -> str:
 
 
 def best(
-    found: Sequence[Alternative], *, limit: float, keep_return: float | None
+    found: Sequence[Alternative], *, limit: float, keep_return: float | None = None
 ) -> tuple[Alternative, str]:
     """Which, and why, in words.
 
     Args:
         found: First the settings given, then alternatives.
         limit: Of cost.
-        keep_return: Share of the returns foreseen of the settings given that another must keep, see
-            `choose`; None demands nothing.
+        keep_return: Share of the returns foreseen of the settings given, unattacked and under
+            noise, that another must keep, where they keep the limit unattacked; where all models
+            say that these break it under attack, one that holds need keep no more than `STANDING`.
+            Besides, none is best that returns less than that share of another. None demands
+            neither.
     """
     unattacked = [one for one in found if _may_keep(one, limit)]
     left, among = list(found), []
