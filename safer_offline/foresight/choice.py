@@ -16,7 +16,7 @@ from safer_offline.files import write_atomically, write_json, writing
 from safer_offline.foresight.estimate import Foresight
 from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
 from safer_offline.foresight.preference import (
-    ROOM,
+    BOLD,
     WORTHWHILE,
     Alternative,
     Preference,
@@ -196,7 +196,7 @@ def choose_where_needed(
 
     Or where what they do unattacked is not to be foreseen. Alternatives are trained one after the
     other until one is foreseen to keep it under every attack. It is chosen only if it keeps most of
-    their return (`WORTHWHILE`). Where next to no cost is foreseen (`ROOM`), less care is tried.
+    their return (`WORTHWHILE`). Where all models foresee little cost (`BOLD`), less care is tried.
 
     Args:
         config: See `choose`, like `dataset`, `alternatives`, `algorithm`, `seed` and `resume`.
@@ -229,7 +229,7 @@ def choose_where_needed(
         )
     given = Alternative({}, run, foresight)
     limit = foresight.cost_limit
-    careful = limit is not None and given.stays_below(ROOM * limit)
+    careful = limit is not None and given.stays_below(BOLD * limit)
     boldly = careful and not given.doubtful and bool(bolder)
     others = alternatives if given.doubtful else bolder if boldly else ()
     if not moved:

@@ -28,11 +28,10 @@ recovery and attacks in training leave a tenth."""
 ALIKE = 1.25
 """Worst costs within this factor of the least are equally bad; where none keeps the limit, return
 then decides."""
-ROOM = 0.1
-"""Where no model foresees more than this share of the limit under any attack, less care is tried.
-Small costs are overestimated, seldom underestimated (`benchmarks/foresight.py`)."""
 BOLD = 0.5
-"""Share of the limit that less care may be foreseen to cost at worst; in no model more than all."""
+"""Share of the limit that may be foreseen at worst where less care is taken; no model may foresee
+more than all of it. Less care is tried where no model foresees more than this share of the settings
+given. Small costs are overestimated, seldom underestimated (`benchmarks/foresight.py`)."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def boldest(found: Sequence[Alternative], *, limit: float) -> tuple[Alternative,
         return given, "Less care is foreseen to return no more, or to come too near the limit."
     return (
         max(sound, key=lambda one: one.natural.reward),
-        f"Hardly any cost is foreseen of the settings given; this is foreseen to return more, and "
+        f"Little cost is foreseen of the settings given; this is foreseen to return more, and "
         f"to cost no more than {BOLD:.0%} of the limit of {limit:g} under every attack but a "
         "constant offset, which does not choose.",
     )

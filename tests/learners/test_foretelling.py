@@ -167,12 +167,13 @@ def test_steps_come_with_those_before_them(points):
     assert torch.equal(whole["actions"], points.actions[rows])
 
 
-def test_it_acts_like_the_middle_of_those_who_are_followed_and_cost_least():
+def test_it_acts_like_the_faster_of_those_who_are_followed_and_cost_least():
     ahead = torch.tensor([[1.0, 0.0], [9.0, 0.5], [2.0, 0.0], [3.0, 0.0], [7.0, 0.0]])
     assert whom_to_act_like(ahead, torch.tensor([0.2, 5.0, 0.1, 0.5, 0.0])) == (3.0, 0.0)
-    assert whom_to_act_like(ahead, torch.tensor([0.6, 0.0, 0.1, 0.4, 0.0])) == (1.0, 0.0)
+    assert whom_to_act_like(ahead, torch.tensor([0.6, 0.0, 0.35, 0.05, 0.0])) == (2.0, 0.0)
+    assert whom_to_act_like(ahead, torch.tensor([0.92, 0.0, 0.05, 0.03, 0.0])) == (1.0, 0.0)
     assert whom_to_act_like(ahead, torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])) == (9.0, 0.5)
-    assert whom_to_act_like(ahead, torch.zeros(5)) == (2.0, 0.0)
+    assert whom_to_act_like(ahead, torch.zeros(5)) == (7.0, 0.0)
 
 
 def test_what_is_corrected_is_unlike_what_follows():
