@@ -350,7 +350,7 @@ def test_what_somebody_has_set_is_not_tried_otherwise(small_config):
     assert bolder == list(SAFER.bolder)
     for one in bolder:
         dataclasses.replace(small_config, **one)
-    assert alternatives_of(SAFER, given=("margin",), kind="bolder") == []
+    assert alternatives_of(SAFER, given=("adversarial_weight",), kind="bolder") == []
     assert alternatives_of(SAFER, given=("adversarial_weight",)) == []  # --no-robust
     assert alternatives_of(BC, given=()) == []
 
