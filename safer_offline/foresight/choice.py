@@ -16,6 +16,7 @@ from safer_offline.files import write_atomically, write_json, writing
 from safer_offline.foresight.estimate import Foresight
 from safer_offline.foresight.model import DynamicsConfig, DynamicsEnsemble, fit_dynamics
 from safer_offline.foresight.preference import (
+    ROOM,
     WORTHWHILE,
     Alternative,
     Preference,
@@ -195,7 +196,7 @@ def choose_where_needed(
 
     Or where what they do unattacked is not to be foreseen. Alternatives are trained one after the
     other until one is foreseen to keep it under every attack. It is chosen only if it keeps most of
-    their return (`WORTHWHILE`). Where little cost is foreseen (`BOLD`), less care is tried.
+    their return (`WORTHWHILE`). Where next to no cost is foreseen (`ROOM`), less care is tried.
 
     Args:
         config: See `choose`, like `dataset`, `alternatives`, `algorithm`, `seed` and `resume`.
@@ -228,7 +229,7 @@ def choose_where_needed(
         )
     given = Alternative({}, run, foresight)
     limit = foresight.cost_limit
-    boldly = bool(bolder) and limit is not None and given.stays_within(limit)
+    boldly = bool(bolder) and limit is not None and given.stays_below(ROOM * limit)
     others = bolder if boldly else alternatives if given.doubtful else ()
     if not moved:
         if tell is not None:

@@ -28,10 +28,12 @@ recovery and attacks in training leave a tenth."""
 ALIKE = 1.25
 """Worst costs within this factor of the least are equally bad; where none keeps the limit, return
 then decides."""
+ROOM = 0.1
+"""Where no model foresees more than this share of the limit under any attack, less care is tried.
+Where some do, up to half of the limit, it was tried twice, and too much was foreseen of it."""
 BOLD = 0.5
-"""Share of the limit that may be foreseen at worst where less care is tried, and of it; no model
-may foresee more than the limit. Small costs are overestimated, seldom underestimated
-(`benchmarks/foresight.py`)."""
+"""Share of the limit that less care may be foreseen to cost at worst; in no model more than all.
+Small costs are overestimated, seldom underestimated (`benchmarks/foresight.py`)."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,9 @@ class Alternative:
         """Whether the limit is foreseen to break, or what is done unattacked not to be foreseen."""
         return self.foresight.breaks_limit or not self.natural.trusted
 
-    def stays_within(self, limit: float) -> bool:
-        """Whether its costs leave room for less care (`BOLD`), by estimates to be trusted."""
-        return self.worst.cost <= BOLD * limit and all(
-            one.trusted and one.cost_interval[1] <= limit for one in self.foresight.decisive
-        )
+    def stays_below(self, cost: float) -> bool:
+        """Whether no model foresees more than that, by estimates that are all to be trusted."""
+        return all(one.trusted and one.cost_interval[1] <= cost for one in self.foresight.decisive)
 
 
 class Preference(Protocol):
@@ -164,13 +164,15 @@ def boldest(found: Sequence[Alternative], *, limit: float) -> tuple[Alternative,
     sound = [
         one
         for one in others
-        if one.natural.reward > given.natural.reward and one.stays_within(limit)
+        if one.natural.reward > given.natural.reward
+        and one.worst.cost <= BOLD * limit
+        and one.stays_below(limit)
     ]
     if not sound:
         return given, "Less care is foreseen to return no more, or to come too near the limit."
     return (
         max(sound, key=lambda one: one.natural.reward),
-        f"Little cost is foreseen of the settings given; this is foreseen to return more, and "
+        f"Hardly any cost is foreseen of the settings given; this is foreseen to return more, and "
         f"to cost no more than {BOLD:.0%} of the limit of {limit:g} under every attack but a "
         "constant offset, which does not choose.",
     )

@@ -182,7 +182,7 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
 """
 
 BOLDER: tuple[Mapping[str, Any], ...] = ({"adversarial_weight": 0.25},)
-"""Settings of less care, for data on which the defaults are foreseen to cost little.
+"""Settings of less care, for data on which the defaults are foreseen to cost next to nothing.
 
 Attacked observations count a quarter: Ball-Circle then returns 549 instead of 485, and 321 instead
 of 345 under MAD, at a worst cost of 0.2 (16 episodes of seed 7; foreseen 0.8). With half of the
