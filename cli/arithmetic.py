@@ -24,11 +24,12 @@ KERNELS = {
     "numpy": {"OPENBLAS_CORETYPE": "Haswell"},
     "torch": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
 }
-"""What makes a library use the same routines on every x86-64 processor with AVX2.
+"""What makes a library use the same routines on x86-64 processors with AVX2.
 
 Each chooses its own by processor. They round differently, and simulators and trainings compute with
-them: one choice makes the same dataset of a recipe, and the same policy of a dataset, on all of
-them. It costs no time with networks of this size.
+them: one choice makes the same dataset of a recipe on all of them, and the same policy of a dataset
+on all of a maker, as far as we tried: between AMD's and Intel's, trainings still part by rounding.
+It costs no time with networks of this size.
 """
 
 
