@@ -27,8 +27,8 @@ KERNELS = {
 """What makes a library use the same routines on x86-64 processors with AVX2.
 
 Each chooses its own by processor. They round differently, and simulators and trainings compute with
-them: one choice makes the same dataset of a recipe on all of them, and the same policy of a dataset
-on all of a maker, as far as we tried: between AMD's and Intel's, trainings still part by rounding.
+them: one choice makes the same dataset of a recipe on all that we tried, and the same policy of a
+dataset with AVX-512 and without; on an Intel processor trainings still part by rounding.
 It costs no time with networks of this size.
 """
 
