@@ -291,6 +291,24 @@ def test_a_break_unattacked_that_only_some_models_foresee_is_none_yet(given, tmp
     assert made.chosen.settings == {}
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_where_none_keeps_it_unattacked_no_model_excuses_what_lost_the_return(
+    given, tmp_path, monkeypatch, trusted
+):
+    def foresee(run, policy, dataset, **rest):
+        (run / "foresight.json").write_text("{}")
+        careful = policy.info.training["config"]["margin"] > 0.5
+        # One model lets what hardly moves keep the limit of 2, and none what flies.
+        reward, cost, least = (9.0, 6.0, 3.0) if careful else (1.0, 2.1, 0.5)
+        disagreement = 1.0 if trusted or not careful else 9.0
+        natural = Estimate("natural", reward, (reward, reward), cost, (least, 12.0), disagreement)
+        return Foresight((natural, dataclasses.replace(natural, attack="mc")), cost_limit=2.0)
+
+    monkeypatch.setattr(choice, "foresee_run", foresee)
+    made = where_needed(*given, tmp_path / "run", tried=(1.0,))
+    assert made.chosen.settings == ({"margin": 1.0} if trusted else {})
+
+
 @pytest.mark.parametrize(
     "case",
     [

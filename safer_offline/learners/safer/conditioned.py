@@ -132,12 +132,16 @@ class SAFERConditioned(SAFER):
                     # A limit that nobody asked for yet is no cause for alarm.
                     warnings.simplefilter("ignore")
                 settings = settings_at(config, share, limit=limit)
-                solved = episode_estep(self.dataset, settings, *sums[share])
+                solved = episode_estep(self.dataset, settings, sums[share])
             weights.append(solved.weights[:, 0])
             if given:
                 report = estep_report("episodes", solved)
         recoveries, of_recoveries = recovery_estep(
-            self.dataset, config, self.estimation, generator=self._generator
+            self.dataset,
+            config,
+            self.estimation,
+            costly=sums[1.0].costly,
+            generator=self._generator,
         )
         # Of all conditions, in the place of those of one.
         answer = EStepAnswer(episode_weights=torch.stack(weights), **recoveries)

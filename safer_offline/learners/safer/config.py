@@ -33,6 +33,9 @@ class SAFERConfig(RobustConfig):
         recovery_states: States at which it is made, drawn from all of the data.
         recovery_weight: Weight of these states in the M-step, against 1 for the chosen episodes.
             Among themselves they count by how much the E-step has to say there (`information`).
+        recovery_horizon: Only states count among them at which cost within the margin followed in
+            the data, in so many steps; 0 takes all. More is slower: what is asked of a state is
+            always less cost, also where there is none to fear.
         read_last_action: Whether the policy reads coordinates that only repeat the last action
             (`echoes`), which imitation would copy and an attacker would own.
         foretold: Steps ahead, from and to, whose mean reward and cost the policy is told while it
@@ -64,6 +67,7 @@ class SAFERConfig(RobustConfig):
     candidate_kl: float = 1.0
     recovery_states: int = 20_000
     recovery_weight: float = 0.6
+    recovery_horizon: int = 30
     read_last_action: bool = False
     foretold: tuple[int, ...] = ()
     carry_noise: bool = True
@@ -103,6 +107,7 @@ class SAFERConfig(RobustConfig):
         )
         _require(self.candidates >= 2, self, "candidates", ">= 2")
         _require(self.recovery_states >= 1, self, "recovery_states", ">= 1")
+        _require(self.recovery_horizon >= 0, self, "recovery_horizon", ">= 0")
         window = self.foretold
         _require(
             not window or (len(window) == 2 and 0 <= window[0] < window[1]),
@@ -130,6 +135,7 @@ AFTER_STAGE_1 = frozenset(
         "candidate_kl",
         "recovery_states",
         "recovery_weight",
+        "recovery_horizon",
         "foretold",
         "carry_noise",
         "correction_weight",

@@ -156,7 +156,8 @@ def _chosen_rows(
 def _recovery_rows(
     dataset: TransitionSource, answer: EStepAnswer, *, batch_size: int, seed: int
 ) -> TransitionSampler:
-    """Candidates by their weight, states by how much the E-step has to say there."""
+    """Candidates by their weight, endangered states by how much the E-step has to say there."""
+    said = information(answer.candidate_weights) * answer.endangered
     states = dataset.take(("observations",), answer.rows)["observations"]
     return TransitionSampler(
         {
@@ -165,5 +166,5 @@ def _recovery_rows(
         },
         batch_size=batch_size,
         seed=seed,
-        weights=(answer.candidate_weights * information(answer.candidate_weights)).reshape(-1),
+        weights=(answer.candidate_weights * said).reshape(-1),
     )

@@ -3,7 +3,9 @@
 Both are the same convex problem (`safer_offline.estep`). Over episodes everything is observed, and
 q also repairs the distribution of states on which the constraint is averaged. But the episodes
 that q favours never visit unsafe states, where an attack may lead; there the second one says what
-to do, with critics, among actions that the data support.
+to do, with critics, among actions that the data support. Only states count there at which something
+is to recover from: cost followed soon in the data (`recovery_horizon`). Elsewhere the labels, which
+all ask for less cost, only slow the policy down, some to a stand.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,12 +43,28 @@ class EStepAnswer:
         rows: Transitions whose observations are the recovery states, shape (K,).
         candidates: Actions at these states, shape (N, K, da).
         candidate_weights: q over the candidates of each state, shape (N, K).
+        endangered: At which of these states there is something to recover from, bool (K,).
     """
 
     episode_weights: Tensor
     rows: Tensor
     candidates: Tensor
     candidate_weights: Tensor
+    endangered: Tensor
+
+
+class EpisodeSums(NamedTuple):
+    """What the E-step over episodes knows of them.
+
+    Attributes:
+        returns: Shape (episodes,).
+        costs: What they would have cost within reach, shape (episodes,).
+        costly: Which steps would have cost something, bool (N,).
+    """
+
+    returns: Tensor
+    costs: Tensor
+    costly: Tensor
 
 
 def offline_estep(
@@ -68,17 +87,16 @@ def offline_estep(
     Returns:
         Their answer, on the CPU, and what is worth logging about them.
     """
-    episodes = episode_estep(
+    sums = episode_sums(
         dataset,
-        config,
-        *episode_sums(
-            dataset,
-            cost_model=estimation.cost_model,
-            reach=config.margin * epsilon,
-            generator=generator,
-        ),
+        cost_model=estimation.cost_model,
+        reach=config.margin * epsilon,
+        generator=generator,
     )
-    recoveries, report = recovery_estep(dataset, config, estimation, generator=generator)
+    episodes = episode_estep(dataset, config, sums)
+    recoveries, report = recovery_estep(
+        dataset, config, estimation, costly=sums.costly, generator=generator
+    )
     answer = EStepAnswer(episode_weights=episodes.weights[:, 0], **recoveries)
     return answer, estep_report("episodes", episodes) | report
 
@@ -88,13 +106,21 @@ def recovery_estep(
     config: SAFERConfig,
     estimation: Estimation,
     *,
+    costly: Tensor,
     generator: torch.Generator,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor | float]]:
     """The E-step over candidate actions, at states drawn from all of the data.
 
+    Args:
+        dataset: The data.
+        config: Settings.
+        estimation: What stage 1 found.
+        costly: Which steps cost something within reach, bool (N,).
+        generator: For everything that is drawn.
+
     Returns:
-        `rows`, `candidates` and `candidate_weights` of an `EStepAnswer`, on the CPU, and what is
-        worth logging.
+        `rows`, `candidates`, `candidate_weights` and `endangered` of an `EStepAnswer`, on the CPU,
+        and what is worth logging.
     """
     rows, candidates = draw_candidates(dataset, config, estimation.behavior, generator=generator)
     chosen = candidate_estep(
@@ -109,8 +135,33 @@ def recovery_estep(
         "rows": rows,
         "candidates": candidates.cpu(),
         "candidate_weights": chosen.weights.float().cpu(),
+        "endangered": endangered_states(dataset, rows, costly, horizon=config.recovery_horizon),
     }
     return answer, estep_report("candidates", chosen)
+
+
+def endangered_states(
+    dataset: TransitionSource, rows: Tensor, costly: Tensor, *, horizon: int
+) -> Tensor:
+    """At which states cost followed soon: at this step of the data or one of the next ones.
+
+    Args:
+        dataset: Its episodes, which nothing follows the end of.
+        rows: Transitions whose observations are the states, shape (K,).
+        costly: Which transitions cost something, bool (N,).
+        horizon: Steps, this one among them; 0 takes all states.
+
+    Returns:
+        Bool (K,). All of them where cost followed at none.
+    """
+    starts, lengths = (
+        torch.tensor(dataset.episodes[name].to_numpy()) for name in ("start", "length")
+    )
+    last = (starts + lengths - 1)[torch.searchsorted(starts, rows, right=True) - 1]
+    soon = torch.zeros(len(rows), dtype=torch.bool)
+    for ahead in range(min(horizon, int(lengths.max()))):
+        soon |= costly[torch.minimum(rows + ahead, last)]
+    return soon if bool(soon.any()) else ~soon
 
 
 def estep_report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
@@ -126,7 +177,7 @@ def estep_report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
 
 
 def episode_estep(
-    dataset: TransitionSource, config: SAFERConfig, returns: Tensor, robust_costs: Tensor
+    dataset: TransitionSource, config: SAFERConfig, sums: EpisodeSums
 ) -> EStepResult:
     """Which episodes to follow: one state, whose actions are the episodes.
 
@@ -140,8 +191,7 @@ def episode_estep(
     Args:
         dataset: The episodes.
         config: `cost_limit`, `limit_each_episode`, `episode_share`, `estep_solver`.
-        returns: R, shape (episodes,).
-        robust_costs: C, shape (episodes,), see `episode_sums`.
+        sums: R and C, see `episode_sums`.
 
     Returns:
         The solution; its weights have shape (episodes, 1).
@@ -151,8 +201,8 @@ def episode_estep(
     share = config.episode_share / float(follow.double().mean())
     share = min(share, max(config.episode_share, NEARLY_ALL))
     result = ESTEP_SOLVERS[config.estep_solver](
-        returns[follow][:, None],
-        robust_costs[follow][:, None],
+        sums.returns[follow][:, None],
+        sums.costs[follow][:, None],
         cost_limit=config.cost_limit,
         kl_limit=-math.log(share),
     )
@@ -182,8 +232,8 @@ def episode_sums(
     cost_model: CostModel,
     reach: Tensor,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Returns of the episodes and their costs within reach, each of shape (episodes,).
+) -> EpisodeSums:
+    """Returns of the episodes, and their costs within reach.
 
     Args:
         dataset: The episodes.
@@ -193,6 +243,7 @@ def episode_sums(
     """
     starts = torch.tensor(dataset.episodes["start"].to_numpy())
     returns, robust_costs = torch.zeros(2, dataset.num_episodes, dtype=torch.float64)
+    costly = torch.empty(dataset.num_transitions, dtype=torch.bool)
     first = 0
     for rewards, worst in steps_within_reach(
         dataset, cost_model=cost_model, reach=reach, generator=generator
@@ -201,8 +252,9 @@ def episode_sums(
         episodes = torch.searchsorted(starts, rows, right=True) - 1
         returns.index_add_(0, episodes, rewards.double())
         robust_costs.index_add_(0, episodes, worst.double())
+        costly[rows] = worst > 0
         first += len(rows)
-    return returns, robust_costs
+    return EpisodeSums(returns, robust_costs, costly)
 
 
 def steps_within_reach(
