@@ -3,8 +3,8 @@
 Best is the largest natural return among those whose foreseen cost keeps the limit under every
 attack. Where none does, those count that may keep it unattacked, if any is expected to, or else
 all; among them those that keep it unattacked and under noise, if there are any; and of these the
-least worst cost, or what returns most of those that come near it (`ALIKE`). The worst constant offset is foreseen, too, but
-does not choose (`Foresight.decisive`).
+least worst cost, or what returns most of those that come near it (`ALIKE`). The worst constant
+offset is foreseen, too, but does not choose (`Foresight.decisive`).
 
 Settings of less care than those given are best where they are foreseen to return more and still to
 stay well within the limit (`BOLD`).

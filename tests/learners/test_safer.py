@@ -15,7 +15,7 @@ from safer_offline.datasets import OfflineDataset
 from safer_offline.errors import UsageError
 from safer_offline.learners import SAFER, SAFERConfig, robust
 from safer_offline.learners.margins import costs_within_margin
-from safer_offline.learners.safer.offline_estep import information
+from safer_offline.learners.safer.offline_estep import endangered_states, information
 from safer_offline.settings import parse_settings
 
 
@@ -104,6 +104,55 @@ def test_candidates_begin_with_the_data_and_are_weighed_state_by_state(estimated
         assert losses[f"{which}_kkt_residual"] <= 1e-6
         assert losses[f"{which}_lambda"] >= 0
         assert losses[f"{which}_eta"] > 0
+
+
+@pytest.mark.parametrize("horizon", [1, 3, 1000])
+def test_states_are_endangered_where_cost_followed_soon_in_their_episode(points, horizon):
+    generator = torch.Generator().manual_seed(0)
+    costly = torch.rand(points.num_transitions, generator=generator) < 0.02
+    rows = torch.randint(points.num_transitions, (300,), generator=generator)
+    ends = (points.episodes["start"] + points.episodes["length"]).to_numpy()
+    expected = [
+        bool(costly[row : min(row + horizon, ends[points.episode_index[row]])].any())
+        for row in rows.tolist()
+    ]
+    assert 0 < sum(expected) < len(rows)
+    found = endangered_states(points, rows, costly, horizon=horizon)
+    assert found.tolist() == expected
+
+
+def test_where_no_cost_followed_or_nobody_asks_all_states_are_endangered(points):
+    rows = torch.arange(50)
+    for costly, horizon in ((False, 30), (True, 0)):
+        everywhere = torch.full((points.num_transitions,), costly)
+        assert endangered_states(points, rows, everywhere, horizon=horizon).all()
+
+
+def test_recovery_is_learned_at_endangered_states_only(config, points):
+    learner, _ = learner_after_estep(dataclasses.replace(config, recovery_horizon=2), points)
+    answer = learner.imitation.answer
+    assert 0 < answer.endangered.double().mean() < 0.8
+    drawn = torch.cat([learner.imitation.recovery.sample()["observations"] for _ in range(20)])
+    endangered = points.observations[answer.rows[answer.endangered]]
+    assert (drawn[:, None] == endangered).all(-1).any(-1).all()
+
+
+def test_data_without_reward_or_cost_leave_nothing_to_recover_from(config):
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(401, 2)).astype(np.float32)
+    dataset = OfflineDataset.from_arrays(
+        {
+            "observations": observations[:-1],
+            "next_observations": observations[1:],
+            "actions": rng.uniform(-1, 1, (400, 2)).astype(np.float32),
+            "rewards": np.zeros(400, np.float32),
+            "costs": np.zeros(400, np.float32),
+            "terminals": np.zeros(400, bool),
+            "timeouts": np.arange(1, 401) % 20 == 0,
+        }
+    )
+    learner, _ = learner_after_estep(config, dataset, steps=20)
+    assert math.isfinite(float(learner.update()["policy"]))
 
 
 def test_both_solvers_give_the_same_answer(config, make_points):
@@ -470,6 +519,7 @@ def test_settings_as_text(settings, expected):
         ("hidden_sizes=64,2.5", r"must look like 128,128"),
         ("foretold=soon", r"must be whole numbers separated by commas"),
         ("batch_size=0", "batch_size must be >= 1"),
+        ("recovery_horizon=-1", "recovery_horizon must be >= 0"),
         ("margin=1e999", "margin must be"),
         ("estep_solver=simplex", "newton or cvxpy"),
     ],

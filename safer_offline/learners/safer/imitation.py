@@ -158,6 +158,8 @@ def _recovery_rows(
 ) -> TransitionSampler:
     """Candidates by their weight, endangered states by how much the E-step has to say there."""
     said = information(answer.candidate_weights) * answer.endangered
+    if not bool((said > 0).any()):  # all candidates are as good, such as without reward and cost
+        said = torch.ones_like(said)
     states = dataset.take(("observations",), answer.rows)["observations"]
     return TransitionSampler(
         {
