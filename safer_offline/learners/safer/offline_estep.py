@@ -176,9 +176,7 @@ def estep_report(which: str, result: EStepResult) -> dict[str, Tensor | float]:
     }
 
 
-def episode_estep(
-    dataset: TransitionSource, config: SAFERConfig, sums: EpisodeSums
-) -> EStepResult:
+def episode_estep(dataset: TransitionSource, config: SAFERConfig, sums: EpisodeSums) -> EStepResult:
     """Which episodes to follow: one state, whose actions are the episodes.
 
         max_q sum_i q_i R_i   s.t.   sum_i q_i C_i <= cost_limit,   KL(q || uniform) <= -log share
