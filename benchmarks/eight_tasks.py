@@ -54,6 +54,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no attacks": {"adversarial_weight": 0.0},
     "no margin": {"margin": 0.0},
     "no recovery": {"recovery_weight": 0.0},
+    "recovery everywhere": {"recovery_horizon": 0},
     "last action read": {"read_last_action": True},
 }
 ALONE = {"last action read": "drone-run"}
