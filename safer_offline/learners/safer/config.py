@@ -34,8 +34,7 @@ class SAFERConfig(RobustConfig):
         recovery_weight: Weight of these states in the M-step, against 1 for the chosen episodes.
             Among themselves they count by how much the E-step has to say there (`information`).
         recovery_horizon: Only states count among them at which cost within the margin followed in
-            the data, in so many steps; 0 takes all. More is slower: what is asked of a state is
-            always less cost, also where there is none to fear.
+            the data, within so many steps; 0 takes all, which is slower and may come to a stand.
         read_last_action: Whether the policy reads coordinates that only repeat the last action
             (`echoes`), which imitation would copy and an attacker would own.
         foretold: Steps ahead, from and to, whose mean reward and cost the policy is told while it
@@ -177,9 +176,10 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
 
 1. For speed limits and gaits: half as much margin again, nobody followed who speeds, and more of
    who comes back. Under the seven attacks of evaluation it took Ball-Run from a worst cost of 37 to
-   0 and Ant-Run from 16 to 7, at the same natural return; Car-Circle, which needs none of it,
+   3 and Ant-Run from 16 to 6, at the same natural return; Car-Circle, which needs none of it,
    it would cost a quarter of its return. At a margin of 1 Ant-Run returns 494 instead of 552, and
-   Ball-Run 384 instead of 394, and neither costs less (16 episodes of seed 7).
+   Ball-Run 384 instead of 394, and neither costs less (16 episodes of seed 7, before
+   `recovery_horizon`).
 2. For what is steered all the time, as what flies: who stays clear of cost is imitated by what was
    meant (`foretelling`), and nothing is attacked in training, which flattens the gains that an
    unstable plant lives on. Drone-Run then keeps the limit under half of the budget, where a clone
@@ -191,7 +191,8 @@ BOLDER: tuple[Mapping[str, Any], ...] = ({"adversarial_weight": 0.25},)
 """Settings of less care, for data on which the defaults are foreseen to cost next to nothing.
 
 Attacked observations count a quarter: Ball-Circle then returns 549 instead of 485, and 321 instead
-of 345 under MAD, at a worst cost of 0.2 (16 episodes of seed 7; foreseen 0.8). With half of the
+of 345 under MAD, at a worst cost of 0.2 (16 episodes of seed 7; foreseen 0.8; all of this before
+`recovery_horizon`). With half of the
 margin and half of the weight it returns 541, 373 under MAD, but is foreseen to cost 2.4; with half
 of the margin and of the recovery 525, 447 and 4.1. On Car-Circle half of the weight is worth no
 return and costs 22 under MR.
