@@ -3,12 +3,13 @@
 Both are the same convex problem (`safer_offline.estep`). Over episodes everything is observed, and
 q also repairs the distribution of states on which the constraint is averaged. But the episodes
 that q favours never visit unsafe states, where an attack may lead; there the second one says what
-to do, with critics, among actions that the data support. Only states count
-there at which something is to recover from: cost followed soon in the data (`recovery_horizon`).
-Elsewhere the labels, which always ask for less cost, only slow the policy down. On Car-Circle it
-returns 303 and 298 by 30 steps, and 275 and 255 by all states, where one episode in 16 stands still;
-the worst costs are 0.9 and 1.1, and 2.1 and 1.6. By 15 steps it is 306, at 8 (training seeds 0 and
-1, 16 episodes of seed 7).
+to do, with critics, among actions that the data support.
+
+Only states count in the M-step at which there is something to recover from: cost soon followed in
+the data (`recovery_horizon`). Elsewhere what is asked, always less cost, only slows the policy
+down. On Car-Circle a horizon of 30 steps returns 303 and 298, and all states 275 and 255, where one
+episode in 16 stands still; the worst costs are 0.9 and 1.1, and 2.1 and 1.6. With 15 steps it is
+306, at a worst cost of 8 (training seeds 0 and 1, 16 episodes of seed 7).
 """
 
 from __future__ import annotations
