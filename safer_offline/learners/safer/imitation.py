@@ -159,7 +159,7 @@ def _recovery_rows(
     """Candidates by their weight, endangered states by how much the E-step has to say there."""
     said = information(answer.candidate_weights) * answer.endangered
     if not bool((said > 0).any()):  # all candidates are as good, such as without reward and cost
-        said = torch.ones_like(said)
+        said = answer.endangered.float()
     states = dataset.take(("observations",), answer.rows)["observations"]
     return TransitionSampler(
         {
