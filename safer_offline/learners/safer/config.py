@@ -193,8 +193,8 @@ BOLDER: tuple[Mapping[str, Any], ...] = ({"adversarial_weight": 0.25},)
 Attacked observations count a quarter: Ball-Circle then returns 549 instead of 485, and 321 instead
 of 345 under MAD, at a worst cost of 0.2 (16 episodes of seed 7; foreseen 0.8; all of this before
 `recovery_horizon`). With half of the margin and half of the weight it returns 541, 373 under MAD,
-but is foreseen to cost 2.4; with half of the margin and of the recovery 525, 447 and 4.1. On Car-
-Circle half of the weight is worth no return and costs 22 under MR.
+but is foreseen to cost 2.4; with half of the margin and of the recovery 525, 447 and 4.1. On
+Car-Circle half of the weight is worth no return and costs 22 under MR.
 """
 
 
