@@ -6,6 +6,7 @@ random      none, and two kinds of noise
 divergence  MAD and AMAD: the policy shall act unlike itself
 critic      MC, MR, min-reward: the policy shall do what costs, tempts or earns nothing
 both_critics  mixtures of cost and reward, a lure, MC at a share of the steps
+jointly     several on one batch at once, for training
 selective   attacks that tell observations apart, or leave most alone
 search      the same by asking for actions alone, for policies that pass no gradients on
 bias        a constant offset, or one that grows, which must first be found in whole episodes
@@ -17,12 +18,13 @@ registry    their names, also of attacks of your own, and their settings as text
 
 from __future__ import annotations
 
-from safer_offline.attacks.base import Attack, AttackTarget, GradientAttack
+from safer_offline.attacks.base import ActionAttack, Attack, AttackTarget, GradientAttack
 from safer_offline.attacks.bias import Bias, Drift
 from safer_offline.attacks.both_critics import Lure, Mixed, Timed
 from safer_offline.attacks.budget import EpsilonUnits, attack_budget
 from safer_offline.attacks.critic import CoupledMaxCost, MaxCost, MaxReward, MinReward
 from safer_offline.attacks.divergence import AMAD, MAD
+from safer_offline.attacks.jointly import Jointly
 from safer_offline.attacks.learned import AdversaryNetwork, Learned, load_adversary
 from safer_offline.attacks.noise import GeneratorNoise, NoiseSource, RowNoise
 from safer_offline.attacks.random import Gaussian, Natural, Uniform
@@ -43,6 +45,7 @@ __all__ = [
     "ATTACKS",
     "MAD",
     "NO_CRITIC",
+    "ActionAttack",
     "AdversaryNetwork",
     "Attack",
     "AttackTarget",
@@ -54,6 +57,7 @@ __all__ = [
     "Gaussian",
     "GeneratorNoise",
     "GradientAttack",
+    "Jointly",
     "Learned",
     "Lure",
     "MaxCost",

@@ -242,3 +242,23 @@ class GradientAttack(Attack):
             elif kind == "corner":
                 points[restart] = points[restart].sign()
         return points
+
+
+class ActionAttack(GradientAttack):
+    """A gradient attack whose objective sees observations only through what the policy does."""
+
+    @abstractmethod
+    def judge(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """What to maximise, of mean and deviation of the actions, each (B, da), values (B,).
+
+        Called as `objective` is, which asks the policy for the actions.
+        """
+
+    def objective(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `GradientAttack`."""
+        value_of = self.judge(target, clean)
+
+        def value(perturbed: Tensor) -> Tensor:
+            return value_of(*target.action_distribution(perturbed))
+
+        return value

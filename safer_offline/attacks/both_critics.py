@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safer_offline.attacks.base import AttackTarget, Start
+from safer_offline.attacks.base import ActionAttack, AttackTarget, Start
 from safer_offline.attacks.critic import CriticAttack, MaxCost
 from safer_offline.attacks.selective import Discerning, Selective
 from safer_offline.errors import UsageError
@@ -82,7 +82,7 @@ class Mixed(CriticAttack):
         return self.share * cost + (1 - self.share) * reward
 
 
-class Lure(Discerning):
+class Lure(Discerning, ActionAttack):
     """MR as long as little cost is expected, MC where much is: first tempt, then push.
 
     Args:
@@ -96,15 +96,12 @@ class Lure(Discerning):
     critics: ClassVar[tuple[str, ...]] = ("cost", "reward")
     starts: ClassVar[tuple[Start, ...]] = CriticAttack.starts
 
-    def objective(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `GradientAttack`."""
+    def judge(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `ActionAttack`."""
         risky = self.chosen(target, clean)
-
-        def value(perturbed: Tensor) -> Tensor:
-            mean, _ = target.action_distribution(perturbed)
-            return torch.where(risky, target.q_cost(clean, mean), target.q_reward(clean, mean))
-
-        return value
+        return lambda mean, _: torch.where(
+            risky, target.q_cost(clean, mean), target.q_reward(clean, mean)
+        )
 
 
 class Timed(Selective, MaxCost):

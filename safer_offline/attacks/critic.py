@@ -12,12 +12,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
+from safer_offline.attacks.base import ActionAttack, AttackTarget, Start
 from safer_offline.attacks.budget import Box
 from safer_offline.errors import UsageError
 
 
-class CriticAttack(GradientAttack):
+class CriticAttack(ActionAttack):
     """Maximises Q(s, mean(s_hat)): the critic judges at the true observation."""
 
     starts: ClassVar[tuple[Start, ...]] = ("random", "zero", "corner", "corner", "random")
@@ -26,14 +26,9 @@ class CriticAttack(GradientAttack):
     def q_value(self, target: AttackTarget, observations: Tensor, actions: Tensor) -> Tensor:
         """The critic Q of (B, ds) and (B, da), shape (B,)."""
 
-    def objective(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `GradientAttack`."""
-
-        def value(perturbed: Tensor) -> Tensor:
-            mean, _ = target.action_distribution(perturbed)
-            return self.q_value(target, clean, mean)
-
-        return value
+    def judge(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `ActionAttack`."""
+        return lambda mean, _: self.q_value(target, clean, mean)
 
 
 class MaxCost(CriticAttack):

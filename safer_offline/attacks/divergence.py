@@ -13,11 +13,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from safer_offline.attacks.base import AttackTarget, GradientAttack, Start
+from safer_offline.attacks.base import ActionAttack, AttackTarget, Start
 from safer_offline.attacks.selective import Selective
 
 
-class MAD(GradientAttack):
+class MAD(ActionAttack):
     """Maximises KL(pi(.|s) || pi(.|s_hat)).
 
     Its gradient vanishes at s_hat = s, so it never starts there.
@@ -26,12 +26,11 @@ class MAD(GradientAttack):
     name: ClassVar[str] = "mad"
     starts: ClassVar[tuple[Start, ...]] = ("random",)
 
-    def objective(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `GradientAttack`."""
+    def judge(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `ActionAttack`."""
         clean_mean, clean_std = target.action_distribution(clean)
 
-        def divergence(perturbed: Tensor) -> Tensor:
-            mean, std = target.action_distribution(perturbed)
+        def divergence(mean: Tensor, std: Tensor) -> Tensor:
             squares = clean_std**2 + (clean_mean - mean) ** 2
             return (torch.log(std / clean_std) + squares / (2 * std**2) - 0.5).sum(dim=-1)
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import distributions as dist
 
-from safer_offline.attacks import MAD, Attack, GeneratorNoise, MaxCost, MaxReward, Uniform
+from safer_offline.attacks import (
+    MAD,
+    Attack,
+    GeneratorNoise,
+    Jointly,
+    MaxCost,
+    MaxReward,
+    Uniform,
+)
 from safer_offline.learners.robust import Adversary, RobustConfig, mixed_attack, robust_loss
 from safer_offline.policies.gaussian import ActionBox, GaussianPolicy
 from safer_offline.policies.layers import gradient_step
@@ -190,3 +198,33 @@ def test_each_row_is_attacked_in_the_interest_of_its_attack(policy, rows):
         before, after = policy(observations)[0], policy(attacked)[0]
     assert (victim.q_cost(attacked, after) >= victim.q_cost(observations, before))[0::2].all()
     assert (victim.q_reward(attacked, after) >= victim.q_reward(observations, before))[1::2].all()
+
+
+@pytest.mark.parametrize("rows_in_batch", [1, 2, 9, 10])
+def test_attacks_in_one_ascent_find_what_they_find_one_after_the_other(policy, rows, rows_in_batch):
+    kinds, victim = (MaxCost, MaxReward, MAD), Victim(policy)
+    observations = rows["observations"][:rows_in_batch]
+    kept = observations.clone()
+
+    def attacked(*attacks):
+        return mixed_attack(attacks, victim, observations, epsilon=EPSILON, noise=noise(seed=0))
+
+    jointly = Jointly(*(kind() for kind in kinds), steps=6)
+    together = attacked(jointly)
+    torch.testing.assert_close(together, attacked(*(kind(steps=6, restarts=1) for kind in kinds)))
+    assert torch.equal(observations, kept)
+    assert (together != observations)[:, [0, 2]].any(dim=1).all()
+    assert jointly.critics == ("cost", "reward")
+
+
+def test_attacks_in_one_ascent_ask_the_policy_for_all_rows_at_once(policy, rows):
+    asked = []
+
+    class Counting(Victim):
+        def __init__(self, policy):
+            self.action_distribution = lambda shown: (asked.append(len(shown)), policy(shown))[1]
+
+    Jointly(MaxCost(), MaxReward(), steps=3).perturb(
+        Counting(policy), rows["observations"], epsilon=EPSILON, noise=noise(seed=0)
+    )
+    assert asked == [ROWS] * 4

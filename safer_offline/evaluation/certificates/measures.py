@@ -8,7 +8,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from safer_offline.attacks import AttackTarget, GeneratorNoise, GradientAttack, MaxCost
+from safer_offline.attacks import (
+    ActionAttack,
+    AttackTarget,
+    GeneratorNoise,
+    GradientAttack,
+    MaxCost,
+)
 from safer_offline.attacks.base import Start
 from safer_offline.evaluation.certificates.bounds import (
     Interval,
@@ -27,7 +33,7 @@ SPLITS = 2
 """Cuts of the box around a state. One more takes twice the time, and tightens by a tenth or so."""
 
 
-class Push(GradientAttack):
+class Push(ActionAttack):
     """Moves one coordinate of the action as far as it can.
 
     Args:
@@ -45,14 +51,9 @@ class Push(GradientAttack):
         self.coordinate = coordinate
         self.side = side
 
-    def objective(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `GradientAttack`."""
-
-        def moved(perturbed: Tensor) -> Tensor:
-            mean, _ = target.action_distribution(perturbed)
-            return self.side * mean[:, self.coordinate]
-
-        return moved
+    def judge(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `ActionAttack`."""
+        return lambda mean, _: self.side * mean[:, self.coordinate]
 
 
 class Attacked(NamedTuple):

@@ -12,7 +12,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from safer_offline.attacks import MAD, AttackTarget, GeneratorNoise, MaxCost, MaxReward
+from safer_offline.attacks import (
+    MAD,
+    AttackTarget,
+    GeneratorNoise,
+    Jointly,
+    MaxCost,
+    MaxReward,
+)
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.learners.robust import Adversary
@@ -85,12 +92,11 @@ class Imitation:
         self._config, self._steps = config, steps
         self._actor, self._victim = actor, victim
         self._optimizer = torch.optim.Adam(actor.parameters(), lr=config.learning_rate)
-        attack = {"steps": config.attack_steps, "restarts": 1}
         self._adversary = Adversary(
             config,
             budget=epsilon,
             noise=GeneratorNoise(generator),
-            attacks=(MaxCost(**attack), MaxReward(**attack), MAD(**attack)),
+            attacks=(Jointly(MaxCost(), MaxReward(), MAD(), steps=config.attack_steps),),
         )
         self.chosen = _chosen_rows(dataset, answer, batch_size=config.batch_size, seed=seed + 1)
         self.recovery = _recovery_rows(dataset, answer, batch_size=config.batch_size, seed=seed + 2)
