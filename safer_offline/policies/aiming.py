@@ -8,8 +8,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from safer_offline.policies.conditioned import ToldPolicy
 from safer_offline.policies.limit_and_budget import ROUNDING, LimitAndBudgetPolicy
 from safer_offline.policies.trained import TrainedPolicy
+
+UNUSUAL = 4.0
+"""Standard deviations from the mean of what it was told while it learned: hardly any of that."""
 
 
 def tell(
@@ -51,4 +55,15 @@ def tell(
                 f"as if told that one, {least:g}",
                 stacklevel=2,
             )
+    if isinstance(actor, ToldPolicy):
+        for name in (one for one in actor.targets if one in told):
+            mean, deviation = actor.usually_told(name)
+            away = abs(told[name] - mean) / deviation
+            if away > UNUSUAL:
+                warnings.warn(
+                    f"{name} {told[name]:g} is {away:.0f} standard deviations from what this "
+                    f"policy was told while it learned ({mean:.3g} ± {deviation:.2g}): what it does "
+                    "then is a guess",
+                    stacklevel=2,
+                )
     return policy.aimed_at(**told)

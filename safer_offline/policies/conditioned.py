@@ -44,6 +44,12 @@ class ToldPolicy(Actor):
             inputs[:-size].copy_(getattr(self.observations, name))
             inputs[-size:].copy_(getattr(told, name))
 
+    def usually_told(self, target: str) -> tuple[float, float]:
+        """Mean and standard deviation of what it was told while it learned, of one target."""
+        inputs, number = self.network.observations, self.targets.index(target)
+        told = number - len(self.targets)
+        return float(inputs.mean[told]), float(inputs.std[told])
+
     @property
     def told(self) -> Tensor:
         """What it is told when it acts, shape (len(targets),)."""

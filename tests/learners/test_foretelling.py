@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from safer_offline.learners.safer.foretelling import (
     what_follows,
     whom_to_act_like,
 )
+from safer_offline.policies.aiming import tell
 
 GAIN, LASTING = -1.5, 0.8
 """Of each driver, action per speed; and what is left of a driver's noise a step later."""
@@ -235,6 +237,23 @@ def test_its_file_acts_and_can_be_told_otherwise(config, points, tmp_path):
     observations = points.observations[:20].numpy()
     slower = policy.aimed_at(reward_ahead=policy.aims["reward_ahead"] - 1)
     assert not np.array_equal(policy.predict(observations), slower.predict(observations))
+
+
+def test_who_tells_it_what_nobody_had_ahead_hears_of_it(config, points):
+    policy = learn(config, points, steps=10).policy()
+    ahead, _ = what_follows(
+        points.rewards[:, None],
+        torch.tensor(points.episodes["start"].to_numpy()),
+        torch.tensor(points.episodes["length"].to_numpy()),
+        first=config.foretold[0],
+        last=config.foretold[1],
+    )
+    most = float(ahead[:, 0].quantile(0.99))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tell(policy, {"reward_ahead": most}).aims["reward_ahead"] == pytest.approx(most)
+    with pytest.warns(UserWarning, match=r"reward_ahead 1000 is \d+ standard deviations"):
+        assert tell(policy, {"reward_ahead": 1000.0}).aims["reward_ahead"] == 1000
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])

@@ -1,0 +1,105 @@
+"""Where the time of SAFER's training goes, and what it saves to attack with several at once.
+
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/updates.py FOLDER
+    (two minutes; FOLDER keeps the dataset; writes benchmarks/results/updates.csv)
+
+Car-Circle's `mixed` data, SAFER's defaults, one thread, CPU time. What is compared takes turns;
+medians.
+
+estimation  an update of stage 1: critics, behaviour model and cost model
+estep       stage 2, once
+robust      an update of stage 3: what is below, and the step of the policy
+attacks     of these, the attacks on its two batches of 256, as training does them: all at once
+in_turn     the same, one after the other, as before; they find the same observations, bit for bit
+ratio       in_turn / attacks, turn by turn
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from safer_offline.cli.arithmetic import KERNELS, choose_kernels
+
+choose_kernels(KERNELS)
+
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from datasets_of_tasks import dataset_of  # noqa: E402
+
+from safer_offline.attacks import MAD, GeneratorNoise, Jointly, MaxCost, MaxReward  # noqa: E402
+from safer_offline.datasets import load_dataset  # noqa: E402
+from safer_offline.learners import SAFER, SAFERConfig  # noqa: E402
+from safer_offline.learners.robust import Adversary  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "updates.csv"
+TURNS, UPDATES, STEPS = 9, 40, 4_000
+KINDS = (MaxCost, MaxReward, MAD)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    dataset = load_dataset(dataset_of("car-circle", Path(sys.argv[1])))
+    config = SAFERConfig(cost_limit=10.0)
+    learner = SAFER(config, dataset, steps=STEPS, seed=0)
+    estimation = [milliseconds(learner.update) for _ in range(TURNS)]
+    while learner.imitation is None:
+        begun = time.process_time()
+        learner.update()
+    estep = 1e3 * (time.process_time() - begun)
+    observations = dataset.observations[: 2 * config.batch_size]
+    settings = {"steps": config.attack_steps, "restarts": 1}
+    at_once = attacked(
+        learner, observations, (Jointly(*(k() for k in KINDS), steps=config.attack_steps),)
+    )
+    in_turn = attacked(learner, observations, tuple(kind(**settings) for kind in KINDS))
+    assert torch.equal(at_once(), in_turn())
+    turns = [
+        [milliseconds(one) for one in (learner.update, at_once, in_turn)] for _ in range(TURNS)
+    ]
+    robust, attacks, one_by_one = (statistics.median(column) for column in zip(*turns, strict=True))
+    table = pd.DataFrame(
+        {
+            "part": ["estimation", "estep", "robust", "attacks", "in_turn"],
+            "milliseconds": [statistics.median(estimation), estep, robust, attacks, one_by_one],
+        }
+    )
+    table["per_second"] = 1e3 / table["milliseconds"]
+    table["ratio"] = None
+    table.loc[4, "ratio"] = statistics.median(slow / fast for _, fast, slow in turns)
+    table = table.round(2)
+    table.to_csv(RESULTS, index=False)
+    print(table.to_string(index=False))
+
+
+def attacked(
+    learner: SAFER,
+    observations: torch.Tensor,
+    attacks: tuple[Jointly | MaxCost | MaxReward | MAD, ...],
+) -> Callable[[], torch.Tensor]:
+    """Attacks observations (B, ds) with the same random numbers at each call, at full budget."""
+    victim, generator = learner.policy(), torch.Generator()
+    adversary = Adversary(
+        learner.config, budget=learner.budget, noise=GeneratorNoise(generator), attacks=attacks
+    )
+
+    def attack() -> torch.Tensor:
+        generator.manual_seed(0)
+        return adversary.attack(victim, observations, done=1.0)
+
+    return attack
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """CPU time of a call, the mean of some."""
+    begun = time.process_time()
+    for _ in range(UPDATES):
+        call()
+    return 1e3 * (time.process_time() - begun) / UPDATES
+
+
+if __name__ == "__main__":
+    main()
