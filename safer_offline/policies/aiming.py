@@ -62,8 +62,8 @@ def tell(
             if away > UNUSUAL:
                 warnings.warn(
                     f"{name} {told[name]:g} is {away:.0f} standard deviations from what this "
-                    f"policy was told while it learned ({mean:.3g} ± {deviation:.2g}): what it does "
-                    "then is a guess",
+                    f"policy was told while it learned ({mean:.3g} ± {deviation:.2g}): what it "
+                    "does then is a guess",
                     stacklevel=2,
                 )
     return policy.aimed_at(**told)
