@@ -36,8 +36,7 @@ class Jointly(ActionAttack):
 
     def judge(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """See `ActionAttack`; the rows lie share by share."""
-        shares = self._shares(len(clean))
-        sizes = [len(share) for share in shares]
+        sizes = [len(share) for share in self._shares(len(clean))]
         places = torch.arange(len(clean)).split(sizes)
         judges = [
             attack.judge(rows_of(target, rows), clean[rows])
