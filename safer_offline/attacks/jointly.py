@@ -16,7 +16,8 @@ class Jointly(ActionAttack):
     """Equal shares of a batch meet one attack each, and the policy is asked for all at once.
 
     Row i meets attack i modulo their number, from one random start. It finds what the attacks find
-    one after the other with the same random numbers, in about four fifths of the time.
+    one after the other with the same random numbers, but for rounding, in about four fifths of the
+    time.
 
     Args:
         attacks: Only their objectives count, not their steps, starts, or where they are allowed.
