@@ -3,9 +3,8 @@
 Best is the largest natural return among those whose foreseen cost keeps the limit under every
 attack. Where none does, those count that may keep it unattacked, if any is expected to, or else
 all; among them those that keep it unattacked and under noise, if there are any; and of these the
-least worst cost, or what returns most of those that come near it (`ALIKE`); the settings given, if
-they return about as much (`TIE`). The worst constant offset is foreseen, too, but does not choose
-(`Foresight.decisive`).
+least worst cost, or what returns most of those that come near it (`ALIKE`). The worst constant
+offset is foreseen, too, but does not choose (`Foresight.decisive`).
 
 Settings of less care than those given are best where they are foreseen to return more and still to
 stay well within the limit (`BOLD`).
@@ -29,10 +28,6 @@ recovery and attacks in training leave a tenth."""
 ALIKE = 1.25
 """Worst costs within this factor of the least are equally bad; where none keeps the limit, return
 then decides."""
-TIE = 0.9
-"""Where costs are alike the settings given stay unless another is foreseen to return more than this
-takes: what is foreseen there is rough. On Ant-Circle 50 and 51 were foreseen of what returns 94 and
-4."""
 ROOM = 0.1
 """Where no model foresees more than this share of the limit under any attack, less care is tried.
 Where some do, up to half of the limit, it was tried twice, and too much was foreseen of it."""
@@ -156,20 +151,16 @@ def best(
     narrow(undisturbed, "of those that keep it unattacked and under noise")
     least = min(one.worst.cost for one in left)
     alike = [one for one in left if one.worst.cost <= ALIKE * least]
-    most = max(alike, key=lambda one: one.natural.reward)
-    tie = found[0] in alike and _at_least(found[0].natural, TIE, most.natural.reward)
-    if len(alike) == 1:
-        reason = "it exceeds it least."
-    elif tie:
-        reason = f"{len(alike)} exceed it about equally, and none returns clearly more."
-    else:
-        reason = f"{len(alike)} exceed it about equally, and of these it returns most."
     words = ", and ".join(among)
     return (
-        found[0] if tie else most,
+        max(alike, key=lambda one: one.natural.reward),
         f"None is foreseen to keep the limit of {limit:g} under every attack; "
         + (f"{words}, " if words else "")
-        + reason,
+        + (
+            "it exceeds it least."
+            if len(alike) == 1
+            else f"{len(alike)} exceed it about equally, and of these it returns most."
+        ),
     )
 
 
