@@ -317,6 +317,8 @@ def test_where_none_keeps_it_unattacked_no_model_excuses_what_lost_the_return(
         # but not taken where it may cost more than half of the limit, or is of no use.
         ({0.5: (9, 0, 0.2), 0.25: (10, 0, 1.1)}, 2, 0.5, "Less care is foreseen"),
         ({0.5: (9, 0, 0.2), 0.25: (9, 0, 0)}, 2, 0.5, "Less care is foreseen"),
+        ({0.5: (9, 0, 0.2), 0.25: (9.4, 0, 0)}, 2, 0.5, "Less care is foreseen"),
+        ({0.5: (-9, 0, 0.2), 0.25: (-8.4, 0, 0)}, 2, 0.25, "this is foreseen to return more"),
         # Who costs something is careful enough.
         ({0.5: (9, 0, 0.3), 0.25: (10, 0, 0)}, 1, 0.5, "Nothing else was tried"),
     ],
