@@ -38,14 +38,14 @@ class Jointly(ActionAttack):
     def judge(self, target: AttackTarget, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """See `ActionAttack`; the rows lie share by share."""
         sizes = [len(share) for share in self._shares(len(clean))]
-        places = torch.arange(len(clean)).split(sizes)
+        places = torch.split(torch.arange(len(clean)), sizes)
         judges = [
             attack.judge(rows_of(target, rows), clean[rows])
             for attack, rows in zip(self.attacks, places, strict=True)
         ]
 
         def value(mean: Tensor, std: Tensor) -> Tensor:
-            parts = zip(judges, mean.split(sizes), std.split(sizes), strict=True)
+            parts = zip(judges, torch.split(mean, sizes), torch.split(std, sizes), strict=True)
             return torch.cat([judge(*part) for judge, *part in parts])
 
         return value
