@@ -23,18 +23,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from safer_offline.cli.arithmetic import KERNELS, choose_kernels
+import safer_offline.cli.arithmetic  # noqa: F401 - chooses routines, so before NumPy and PyTorch
 
-choose_kernels(KERNELS)
+# isort: split
+import pandas as pd
+import torch
+from datasets_of_tasks import dataset_of
 
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-from datasets_of_tasks import dataset_of  # noqa: E402
-
-from safer_offline.attacks import MAD, GeneratorNoise, Jointly, MaxCost, MaxReward  # noqa: E402
-from safer_offline.datasets import load_dataset  # noqa: E402
-from safer_offline.learners import SAFER, SAFERConfig  # noqa: E402
-from safer_offline.learners.robust import Adversary  # noqa: E402
+from safer_offline.attacks import MAD, Attack, GeneratorNoise, Jointly, MaxCost, MaxReward
+from safer_offline.datasets import load_dataset
+from safer_offline.learners import SAFER, SAFERConfig
+from safer_offline.learners.robust import Adversary
 
 RESULTS = Path(__file__).parent / "results" / "updates.csv"
 TURNS, UPDATES, STEPS = 9, 40, 4_000
@@ -52,11 +51,9 @@ def main() -> None:
         learner.update()
     estep = 1e3 * (time.process_time() - begun)
     observations = dataset.observations[: 2 * config.batch_size]
-    settings = {"steps": config.attack_steps, "restarts": 1}
-    at_once = attacked(
-        learner, observations, (Jointly(*(k() for k in KINDS), steps=config.attack_steps),)
-    )
-    in_turn = attacked(learner, observations, tuple(kind(**settings) for kind in KINDS))
+    steps = config.attack_steps
+    at_once = attacked(learner, observations, Jointly(*(kind() for kind in KINDS), steps=steps))
+    in_turn = attacked(learner, observations, *(kind(steps=steps, restarts=1) for kind in KINDS))
     same = (at_once() == in_turn()).all(dim=1).double().mean().item()
     turns = [
         [milliseconds(one) for one in (learner.update, at_once, in_turn)] for _ in range(TURNS)
@@ -77,9 +74,7 @@ def main() -> None:
 
 
 def attacked(
-    learner: SAFER,
-    observations: torch.Tensor,
-    attacks: tuple[Jointly | MaxCost | MaxReward | MAD, ...],
+    learner: SAFER, observations: torch.Tensor, *attacks: Attack
 ) -> Callable[[], torch.Tensor]:
     """Attacks observations (B, ds) with the same random numbers at each call, at full budget."""
     victim, generator = learner.policy(), torch.Generator()

@@ -59,14 +59,10 @@ class Jointly(ActionAttack):
         noise: NoiseSource,
         previous: Tensor | None = None,
     ) -> Tensor:
-        """See `Attack`."""
+        """See `Attack`. Where it begins is random, whatever `previous` was."""
         order = torch.cat(self._shares(len(observations)))
         perturbed = super().perturb(
-            rows_of(target, order),
-            observations[order],
-            epsilon=epsilon,
-            noise=noise,
-            previous=None if previous is None else previous[order],
+            rows_of(target, order), observations[order], epsilon=epsilon, noise=noise
         )
         return perturbed[order.argsort()]
 

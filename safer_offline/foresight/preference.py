@@ -173,7 +173,7 @@ def boldest(found: Sequence[Alternative], *, limit: float) -> tuple[Alternative,
     sound = [
         one
         for one in others
-        if one.natural.reward > given.natural.reward + GAIN * abs(given.natural.reward)
+        if one.natural.reward > _share_of(given.natural.reward, 1 + GAIN)
         and one.worst.cost <= BOLD * limit
         and one.stays_below(limit)
     ]
@@ -207,4 +207,9 @@ def _keeps(one: Alternative, given: Alternative, share: float) -> bool:
 
 def _at_least(one: Estimate, share: float, reward: float) -> bool:
     """Whether it returns that share of another return, which may be negative."""
-    return one.reward >= reward - (1 - share) * abs(reward)
+    return one.reward >= _share_of(reward, share)
+
+
+def _share_of(reward: float, share: float) -> float:
+    """That share of a return; of a negative one, a share below 1 is less, too."""
+    return reward - (1 - share) * abs(reward)

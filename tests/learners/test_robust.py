@@ -4,15 +4,7 @@ import pytest
 import torch
 from torch import distributions as dist
 
-from safer_offline.attacks import (
-    MAD,
-    Attack,
-    GeneratorNoise,
-    Jointly,
-    MaxCost,
-    MaxReward,
-    Uniform,
-)
+from safer_offline.attacks import MAD, Attack, GeneratorNoise, Jointly, MaxCost, MaxReward, Uniform
 from safer_offline.learners.robust import Adversary, RobustConfig, mixed_attack, robust_loss
 from safer_offline.policies.gaussian import ActionBox, GaussianPolicy
 from safer_offline.policies.layers import gradient_step

@@ -176,7 +176,7 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
 
 1. For speed limits and gaits: half as much margin again, nobody followed who speeds, and more of
    who comes back. Under the seven attacks of evaluation it took Ball-Run from a worst cost of 37 to
-   between 3 and 8 and Ant-Run from 16 to 6, at the same natural return; Car-Circle, which needs
+   between 2 and 9 and Ant-Run from 16 to 6, at the same natural return; Car-Circle, which needs
    none of it, it would cost a quarter of its return. At a margin of 1 Ant-Run returns 494 instead
    of 552, and Ball-Run 384 instead of 394, and neither costs less (16 episodes of seed 7, before
    `recovery_horizon`).

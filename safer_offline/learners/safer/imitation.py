@@ -12,14 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from safer_offline.attacks import (
-    MAD,
-    AttackTarget,
-    GeneratorNoise,
-    Jointly,
-    MaxCost,
-    MaxReward,
-)
+from safer_offline.attacks import MAD, AttackTarget, GeneratorNoise, Jointly, MaxCost, MaxReward
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.learners.robust import Adversary
