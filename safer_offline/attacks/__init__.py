@@ -7,6 +7,7 @@ divergence  MAD and AMAD: the policy shall act unlike itself
 critic      MC, MR, min-reward: the policy shall do what costs, tempts or earns nothing
 both_critics  mixtures of cost and reward, a lure, MC at a share of the steps
 jointly     several on one batch at once, for training
+training    attacks by name as training wants them
 selective   attacks that tell observations apart, or leave most alone
 search      the same by asking for actions alone, for policies that pass no gradients on
 bias        a constant offset, or one that grows, which must first be found in whole episodes
@@ -38,6 +39,7 @@ from safer_offline.attacks.registry import (
     resolve_attacks,
 )
 from safer_offline.attacks.search import Search
+from safer_offline.attacks.training import training_attacks
 from safer_offline.attacks.with_critics import Critics, WithCritics, judged_by
 
 __all__ = [
@@ -79,4 +81,5 @@ __all__ = [
     "preset_of",
     "relabelled",
     "resolve_attacks",
+    "training_attacks",
 ]

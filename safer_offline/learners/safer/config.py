@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from safer_offline.attacks import training_attacks
 from safer_offline.errors import UsageError
 from safer_offline.estep import ESTEP_SOLVERS
 from safer_offline.learners.robust import RobustConfig
@@ -45,6 +46,8 @@ class SAFERConfig(RobustConfig):
             unlike what follows (`corrections`); 0 draws all alike.
         adversarial_weight: Weight of attacked observations in the M-step, against 1 for true ones;
             `ramp_share` is a share of that stage.
+        attacks: Who attacks them, each an equal part of a batch. Whoever tempts (`mc`, `mr`) makes
+            the policy too careful; who holds it back (`minr`) undoes that.
         discount: Of the critics, below 1.
         critic_members: Networks in each critic ensemble.
         cost_deviations: Standard deviations of the ensemble that are added to a cost estimate.
@@ -72,6 +75,7 @@ class SAFERConfig(RobustConfig):
     carry_noise: bool = True
     correction_weight: float = 1.0
     adversarial_weight: float = 1.0
+    attacks: tuple[str, ...] = ("mc", "mr", "mad", "minr")
     discount: float = 0.99
     critic_members: int = 2
     cost_deviations: float = 1.0
@@ -84,6 +88,7 @@ class SAFERConfig(RobustConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        training_attacks(self.attacks, steps=self.attack_steps)
         for name in (
             "cost_limit",
             "margin",
@@ -135,6 +140,7 @@ AFTER_STAGE_1 = frozenset(
         "recovery_states",
         "recovery_weight",
         "recovery_horizon",
+        "attacks",
         "foretold",
         "carry_noise",
         "correction_weight",
@@ -163,6 +169,7 @@ ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
         "margin": 0.75,
         "recovery_weight": 3.0,
         "adversarial_weight": 1.0,
+        "attacks": ("mc", "mr", "mad"),
     },
     {
         "limit_each_episode": True,

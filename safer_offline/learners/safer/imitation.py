@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from safer_offline.attacks import MAD, AttackTarget, GeneratorNoise, Jointly, MaxCost, MaxReward
+from safer_offline.attacks import AttackTarget, GeneratorNoise, training_attacks
 from safer_offline.datasets.dataset.access import TransitionSource
 from safer_offline.datasets.dataset.sampling import TransitionSampler
 from safer_offline.learners.robust import Adversary
@@ -89,7 +89,7 @@ class Imitation:
             config,
             budget=epsilon,
             noise=GeneratorNoise(generator),
-            attacks=(Jointly(MaxCost(), MaxReward(), MAD(), steps=config.attack_steps),),
+            attacks=training_attacks(config.attacks, steps=config.attack_steps),
         )
         self.chosen = _chosen_rows(dataset, answer, batch_size=config.batch_size, seed=seed + 1)
         self.recovery = _recovery_rows(dataset, answer, batch_size=config.batch_size, seed=seed + 2)

@@ -39,5 +39,5 @@ is that of `robust`: what the M-step maximises at s, q's likelihood, at s_hat as
 
 config     the settings
 learner    E-step, critics, M-step
-attacked   who attacks in the M-step
+attacked   whom attacks meet in the M-step
 """

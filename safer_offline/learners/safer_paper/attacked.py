@@ -1,31 +1,12 @@
-"""Who attacks the policy while it learns, and what the attacker may ask."""
+"""Whom attacks meet while a policy learns, and what they may ask."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from safer_offline.attacks import ATTACKS, Attack, make_attack
-from safer_offline.attacks.base import GradientAttack
-from safer_offline.errors import UsageError
 from safer_offline.learners.robust import ActorTarget
 from safer_offline.policies.critics import CriticEnsemble
 from safer_offline.policies.gaussian import GaussianPolicy
-
-
-def attacker(name: str, *, steps: int) -> Attack:
-    """An attack for training: one start, few steps.
-
-    Raises:
-        UsageError: If there is none of that name, or it must see the finished policy first.
-    """
-    kind = ATTACKS.get(name)
-    if isinstance(kind, type) and issubclass(kind, GradientAttack):
-        attack = make_attack(name, steps=steps, restarts=1)
-    else:
-        attack = make_attack(name)
-    if attack.needs_fit:
-        raise UsageError(f"attack '{name}' needs a finished policy; train with mc, mr or mad")
-    return attack
 
 
 class Victim(ActorTarget):

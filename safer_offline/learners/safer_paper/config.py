@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from safer_offline.attacks import training_attacks
 from safer_offline.errors import UsageError
 from safer_offline.estep import ESTEP_SOLVERS
 from safer_offline.learners.constrained import ConstrainedConfig, require_positive
@@ -98,5 +99,4 @@ class SAFERPaperConfig(RobustConfig, ConstrainedConfig):
                 raise UsageError(
                     f"{name} must be {' or '.join(known)}, but is {getattr(self, name)}"
                 )
-        if not self.attacks:
-            raise UsageError("attacks names nobody; adversarial_weight=0 goes without")
+        training_attacks(self.attacks, steps=self.attack_steps)

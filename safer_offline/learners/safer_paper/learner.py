@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from safer_offline.attacks import GeneratorNoise, attack_budget
+from safer_offline.attacks import GeneratorNoise, attack_budget, training_attacks
 from safer_offline.datasets.dataset.access import Columns, Transitions
 from safer_offline.errors import SaferOfflineError
 from safer_offline.estep import ESTEP_SOLVERS, EStepResult, Multipliers
@@ -33,7 +33,7 @@ from safer_offline.learners.decoupled import (
     solved_multipliers,
 )
 from safer_offline.learners.robust import Adversary, Fit, robust_loss
-from safer_offline.learners.safer_paper.attacked import Victim, attacker
+from safer_offline.learners.safer_paper.attacked import Victim
 from safer_offline.learners.safer_paper.config import SAFERPaperConfig
 from safer_offline.policies.behavior import BehaviorModel
 from safer_offline.policies.critics import discounted_to_go
@@ -106,7 +106,7 @@ class SAFERPaper(ConstrainedLearner[SAFERPaperConfig]):
             config,
             budget=attack_budget(config.epsilon, self.observation_std, units=config.epsilon_units),
             noise=GeneratorNoise(self.generator),
-            attacks=tuple(attacker(name, steps=config.attack_steps) for name in config.attacks),
+            attacks=training_attacks(config.attacks, steps=config.attack_steps),
         )
         self._victim = Victim(self.actor, self.reward_critic, self.cost_critic)
 
