@@ -52,6 +52,7 @@ ABLATED_TASKS = ("car-circle", "drone-run", "ant-run")
 ABLATIONS: dict[str, dict[str, Any]] = {
     "all": {},
     "no attacks": {"adversarial_weight": 0.0},
+    "nobody holds back": {"attacks": ("mc", "mr", "mad")},
     "no margin": {"margin": 0.0},
     "no recovery": {"recovery_weight": 0.0},
     "recovery everywhere": {"recovery_horizon": 0},

@@ -30,14 +30,13 @@ import pandas as pd
 import torch
 from datasets_of_tasks import dataset_of
 
-from safer_offline.attacks import MAD, Attack, GeneratorNoise, Jointly, MaxCost, MaxReward
+from safer_offline.attacks import Attack, GeneratorNoise, make_attack, training_attacks
 from safer_offline.datasets import load_dataset
 from safer_offline.learners import SAFER, SAFERConfig
 from safer_offline.learners.robust import Adversary
 
 RESULTS = Path(__file__).parent / "results" / "updates.csv"
 TURNS, UPDATES, STEPS = 9, 40, 4_000
-KINDS = (MaxCost, MaxReward, MAD)
 
 
 def main() -> None:
@@ -52,8 +51,9 @@ def main() -> None:
     estep = 1e3 * (time.process_time() - begun)
     observations = dataset.observations[: 2 * config.batch_size]
     steps = config.attack_steps
-    at_once = attacked(learner, observations, Jointly(*(kind() for kind in KINDS), steps=steps))
-    in_turn = attacked(learner, observations, *(kind(steps=steps, restarts=1) for kind in KINDS))
+    at_once = attacked(learner, observations, *training_attacks(config.attacks, steps=steps))
+    one_start = (make_attack(name, steps=steps, restarts=1) for name in config.attacks)
+    in_turn = attacked(learner, observations, *one_start)
     same = (at_once() == in_turn()).all(dim=1).double().mean().item()
     turns = [
         [milliseconds(one) for one in (learner.update, at_once, in_turn)] for _ in range(TURNS)
